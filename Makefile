@@ -1,0 +1,98 @@
+# fleet: build, install, test, demo.  Copyright (c) 2026, the fleet authors
+#
+#   make, make install    the extension, in the usual PGXS way
+#   make FAULTS=1         the test build, with fault points; its objects are kept apart
+#   make demo             three servers, real crossings (test/sim/demo.sh)
+#   make test             every suite; make test-unit, test-regress, ... one of them
+#   make bench-geo        the geofence test beside PostGIS
+#
+# V=1 shows the commands; WERROR= (empty) lets a compiler with newer warnings
+# build it.
+
+ifndef PG_CONFIG
+PG_CONFIG := $(shell test/setup.sh --pg-config)
+endif
+export PG_CONFIG
+
+EXTENSION = fleet
+DATA = fleet--1.0.sql
+
+BUILD = $(if $(FAULTS),faults,normal)
+OBJDIR = build/$(BUILD)
+SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
+OBJS = $(patsubst src/%.c,$(OBJDIR)/%.o,$(SOURCES))
+LIBRARY = $(OBJDIR)/fleet
+
+# MODULES and not MODULE_big, because only MODULES installs a library that is
+# not in the top folder: so the two builds never overwrite each other.
+MODULES = $(LIBRARY)
+EXTRA_CLEAN = build
+
+Q = $(if $(V),,@)
+WERROR = -Werror
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir) $(if $(FAULTS),-DFLEET_FAULT_POINTS)
+PG_CFLAGS = -Wall -Wextra $(WERROR) -Wdeclaration-after-statement \
+	-Wmissing-prototypes -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers
+
+# No bitcode: it doubles the build time, and no function of ours is small and
+# hot enough in SQL for the JIT to inline it.
+override with_llvm = no
+
+SUITES = unit regress isolation pgtap tap data check
+
+.DEFAULT_GOAL = all
+.PHONY: FORCE demo bench-geo test $(addprefix test-,$(SUITES))
+
+PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+
+ifneq ($(wildcard $(PGXS)),)
+include $(PGXS)
+
+$(LIBRARY)$(DLSUFFIX): $(OBJS) $(OBJDIR)/objects
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(OBJS) $(SHLIB_LINK) $(libpq)
+
+# The list of objects, so that a source that is gone is linked no longer.
+$(OBJDIR)/objects: FORCE
+	@mkdir -p $(@D); echo '$(OBJS)' | cmp -s - $@ || echo '$(OBJS)' >$@
+FORCE:
+
+$(OBJDIR)/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJS:.o=.d)
+
+# PGXS would look for the library under its path in the build folder.
+uninstall: uninstall-library
+.PHONY: uninstall-library
+uninstall-library:
+	rm -f '$(DESTDIR)$(pkglibdir)/fleet$(DLSUFFIX)'
+
+else
+
+.PHONY: all install clean
+all install:
+	@echo "fleet: no PostgreSQL development files found; run test/setup.sh, or set PG_CONFIG" >&2; exit 1
+clean:
+	rm -rf build
+
+endif
+
+# These install what the machine lacks (test/setup.sh), then build by
+# themselves: on a bare machine there is no PGXS yet when this file is read.
+test:
+	+@test/run.sh $(SUITES)
+
+$(addprefix test-,$(SUITES)): test-%:
+	+@test/run.sh $*
+
+# TRACES, ONLY, CABS, HOURS, SPEEDUP and SEED, given to make or in the
+# environment, reach the script.
+demo:
+	+@test/sim/demo.sh
+
+bench-geo:
+	+@test/bench/geo.sh

@@ -1,0 +1,1454 @@
+\echo Use "CREATE EXTENSION fleet CASCADE" to load this file. \quit
+
+-- fleet 1.0: one database of rides and vehicles over many servers.
+--
+-- Chapters, named like the rooms of src/:
+--   base      the service role, and what this server must have
+--   clock     the hybrid logical clock
+--   remote    how other nodes are reached
+--   region    identity, the region map, where a place is
+--   wire      row images
+--   handoff   rides and vehicles, their life cycle, departures, the handoff
+--   commit    decisions, the resolver, what is in doubt
+--   region    changing the map (after commit, which it uses)
+--   track     position reports
+--   verify    the invariants, checked
+--
+-- CREATE EXTENSION sets search_path to this schema and PostGIS'.  Every function
+-- below runs with pg_catalog and pg_temp only; those that need PostGIS have
+-- their bodies bound here (BEGIN ATOMIC).
+
+-- ---------------------------------------------------------------------------
+-- base: the service role, and what this server must have
+-- ---------------------------------------------------------------------------
+
+DO $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'fleet_node') THEN
+		CREATE ROLE fleet_node LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION;
+		COMMENT ON ROLE fleet_node IS 'service role by which fleet''s nodes talk to each other';
+	END IF;
+END
+$$;
+
+GRANT USAGE ON SCHEMA fleet TO PUBLIC;
+
+CREATE FUNCTION fleet.check_setup() RETURNS void
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF current_setting('max_prepared_transactions')::int = 0 THEN
+		RAISE EXCEPTION 'prepared transactions are turned off on this server'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'A handoff is prepared on the nodes that take part.',
+			HINT = 'Set max_prepared_transactions = 100 or more and restart the server.';
+	END IF;
+	IF current_setting('wal_level') <> 'logical' THEN
+		RAISE EXCEPTION 'wal_level is "%", fleet needs "logical"', current_setting('wal_level')
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'The global replica follows each region by logical decoding.',
+			HINT = 'Set wal_level = logical and restart the server.';
+	END IF;
+	IF current_setting('synchronous_standby_names') = '' AND NOT current_setting('fleet.allow_async')::boolean THEN
+		RAISE EXCEPTION 'this server has no synchronous standby'
+			USING ERRCODE = 'RF021',
+			DETAIL = 'A failover to a standby that lags would lose the last commits, and with them parts of handoffs.',
+			HINT = 'Set synchronous_standby_names, or accept it with fleet.allow_async = on in postgresql.conf.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_setup() IS 'raises an error that says what this server''s settings lack';
+
+-- ---------------------------------------------------------------------------
+-- clock: the hybrid logical clock
+-- ---------------------------------------------------------------------------
+--
+-- A fleet.hlc is a bigint in all but name and text: never negative, ordered by
+-- value.  So what compares, sorts and hashes it are the server's own functions
+-- for bigint, declared here under the type's name (src/clock/hlc_type.c).
+
+CREATE TYPE fleet.hlc;
+
+CREATE FUNCTION fleet.hlc_in(pg_catalog.cstring) RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_in'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_in(pg_catalog.cstring) IS 'input function of fleet.hlc';
+
+CREATE FUNCTION fleet.hlc_out(fleet.hlc) RETURNS pg_catalog.cstring
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_out'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_out(fleet.hlc) IS 'output function of fleet.hlc';
+
+CREATE FUNCTION fleet.hlc_recv(pg_catalog.internal) RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_recv'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_recv(pg_catalog.internal) IS 'binary input function of fleet.hlc';
+
+CREATE FUNCTION fleet.hlc_send(fleet.hlc) RETURNS pg_catalog.bytea
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_send'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_send(fleet.hlc) IS 'binary output function of fleet.hlc';
+
+CREATE TYPE fleet.hlc (
+	INPUT = fleet.hlc_in,
+	OUTPUT = fleet.hlc_out,
+	RECEIVE = fleet.hlc_recv,
+	SEND = fleet.hlc_send,
+	LIKE = pg_catalog.int8
+);
+COMMENT ON TYPE fleet.hlc IS 'hybrid logical clock stamp: 48 bits of Unix milliseconds, 16 bits of counter';
+
+-- Comparison.  Leakproof, as the same functions are for bigint: a condition on
+-- a stamp may then use an index below row-level security.
+
+CREATE FUNCTION fleet.hlc_eq(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8eq' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_eq(fleet.hlc, fleet.hlc) IS 'implementation of = operator';
+
+CREATE FUNCTION fleet.hlc_ne(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8ne' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_ne(fleet.hlc, fleet.hlc) IS 'implementation of <> operator';
+
+CREATE FUNCTION fleet.hlc_lt(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8lt' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_lt(fleet.hlc, fleet.hlc) IS 'implementation of < operator';
+
+CREATE FUNCTION fleet.hlc_le(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8le' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_le(fleet.hlc, fleet.hlc) IS 'implementation of <= operator';
+
+CREATE FUNCTION fleet.hlc_gt(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8gt' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_gt(fleet.hlc, fleet.hlc) IS 'implementation of > operator';
+
+CREATE FUNCTION fleet.hlc_ge(fleet.hlc, fleet.hlc) RETURNS pg_catalog.bool
+	AS 'int8ge' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_ge(fleet.hlc, fleet.hlc) IS 'implementation of >= operator';
+
+CREATE OPERATOR fleet.= (
+	FUNCTION = fleet.hlc_eq, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.=), NEGATOR = OPERATOR(fleet.<>),
+	RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel,
+	HASHES, MERGES
+);
+COMMENT ON OPERATOR fleet.= (fleet.hlc, fleet.hlc) IS 'equal';
+
+CREATE OPERATOR fleet.<> (
+	FUNCTION = fleet.hlc_ne, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.<>), NEGATOR = OPERATOR(fleet.=),
+	RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel
+);
+COMMENT ON OPERATOR fleet.<> (fleet.hlc, fleet.hlc) IS 'not equal';
+
+CREATE OPERATOR fleet.< (
+	FUNCTION = fleet.hlc_lt, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.>), NEGATOR = OPERATOR(fleet.>=),
+	RESTRICT = pg_catalog.scalarltsel, JOIN = pg_catalog.scalarltjoinsel
+);
+COMMENT ON OPERATOR fleet.< (fleet.hlc, fleet.hlc) IS 'less than';
+
+CREATE OPERATOR fleet.<= (
+	FUNCTION = fleet.hlc_le, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.>=), NEGATOR = OPERATOR(fleet.>),
+	RESTRICT = pg_catalog.scalarlesel, JOIN = pg_catalog.scalarlejoinsel
+);
+COMMENT ON OPERATOR fleet.<= (fleet.hlc, fleet.hlc) IS 'less than or equal';
+
+CREATE OPERATOR fleet.> (
+	FUNCTION = fleet.hlc_gt, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.<), NEGATOR = OPERATOR(fleet.<=),
+	RESTRICT = pg_catalog.scalargtsel, JOIN = pg_catalog.scalargtjoinsel
+);
+COMMENT ON OPERATOR fleet.> (fleet.hlc, fleet.hlc) IS 'greater than';
+
+CREATE OPERATOR fleet.>= (
+	FUNCTION = fleet.hlc_ge, LEFTARG = fleet.hlc, RIGHTARG = fleet.hlc,
+	COMMUTATOR = OPERATOR(fleet.<=), NEGATOR = OPERATOR(fleet.<),
+	RESTRICT = pg_catalog.scalargesel, JOIN = pg_catalog.scalargejoinsel
+);
+COMMENT ON OPERATOR fleet.>= (fleet.hlc, fleet.hlc) IS 'greater than or equal';
+
+-- Indexes, sorting, grouping, hash and merge joins.
+
+CREATE FUNCTION fleet.hlc_cmp(fleet.hlc, fleet.hlc) RETURNS pg_catalog.int4
+	AS 'btint8cmp' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_cmp(fleet.hlc, fleet.hlc) IS 'less-equal-greater of two stamps';
+
+CREATE FUNCTION fleet.hlc_sortsupport(pg_catalog.internal) RETURNS pg_catalog.void
+	AS 'btint8sortsupport' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_sortsupport(pg_catalog.internal) IS 'sort support of fleet.hlc';
+
+CREATE FUNCTION fleet.hlc_hash(fleet.hlc) RETURNS pg_catalog.int4
+	AS 'hashint8' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_hash(fleet.hlc) IS 'hash of a stamp';
+
+CREATE FUNCTION fleet.hlc_hash_extended(fleet.hlc, pg_catalog.int8) RETURNS pg_catalog.int8
+	AS 'hashint8extended' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_hash_extended(fleet.hlc, pg_catalog.int8) IS 'seeded hash of a stamp';
+
+CREATE OPERATOR CLASS fleet.hlc_ops DEFAULT FOR TYPE fleet.hlc USING btree AS
+	OPERATOR 1 fleet.< (fleet.hlc, fleet.hlc),
+	OPERATOR 2 fleet.<= (fleet.hlc, fleet.hlc),
+	OPERATOR 3 fleet.= (fleet.hlc, fleet.hlc),
+	OPERATOR 4 fleet.>= (fleet.hlc, fleet.hlc),
+	OPERATOR 5 fleet.> (fleet.hlc, fleet.hlc),
+	FUNCTION 1 fleet.hlc_cmp(fleet.hlc, fleet.hlc),
+	FUNCTION 2 fleet.hlc_sortsupport(pg_catalog.internal),
+	FUNCTION 4 (fleet.hlc, fleet.hlc) pg_catalog.btequalimage(pg_catalog.oid);
+COMMENT ON OPERATOR CLASS fleet.hlc_ops USING btree IS 'order of stamps';
+
+CREATE OPERATOR CLASS fleet.hlc_ops DEFAULT FOR TYPE fleet.hlc USING hash AS
+	OPERATOR 1 fleet.= (fleet.hlc, fleet.hlc),
+	FUNCTION 1 fleet.hlc_hash(fleet.hlc),
+	FUNCTION 2 fleet.hlc_hash_extended(fleet.hlc, pg_catalog.int8);
+COMMENT ON OPERATOR CLASS fleet.hlc_ops USING hash IS 'equality of stamps';
+
+-- Aggregates.
+
+CREATE FUNCTION fleet.hlc_larger(fleet.hlc, fleet.hlc) RETURNS fleet.hlc
+	AS 'int8larger' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_larger(fleet.hlc, fleet.hlc) IS 'the later of two stamps';
+
+CREATE FUNCTION fleet.hlc_smaller(fleet.hlc, fleet.hlc) RETURNS fleet.hlc
+	AS 'int8smaller' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_smaller(fleet.hlc, fleet.hlc) IS 'the earlier of two stamps';
+
+CREATE AGGREGATE fleet.max(fleet.hlc) (
+	SFUNC = fleet.hlc_larger, STYPE = fleet.hlc,
+	COMBINEFUNC = fleet.hlc_larger, SORTOP = OPERATOR(fleet.>), PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE fleet.max(fleet.hlc) IS 'the latest stamp';
+
+CREATE AGGREGATE fleet.min(fleet.hlc) (
+	SFUNC = fleet.hlc_smaller, STYPE = fleet.hlc,
+	COMBINEFUNC = fleet.hlc_smaller, SORTOP = OPERATOR(fleet.<), PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE fleet.min(fleet.hlc) IS 'the earliest stamp';
+
+-- Parts and casts.  All casts are explicit: a stamp is neither a time nor a
+-- number, and should become one only where somebody says so.
+
+CREATE FUNCTION fleet.hlc_make(at pg_catalog.timestamptz, counter pg_catalog.int4) RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_make'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_make(pg_catalog.timestamptz, pg_catalog.int4)
+	IS 'the stamp with this time, cut to milliseconds, and this counter';
+
+CREATE FUNCTION fleet.hlc_physical(fleet.hlc) RETURNS pg_catalog.timestamptz
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_physical'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_physical(fleet.hlc) IS 'the time of a stamp, in milliseconds';
+
+CREATE FUNCTION fleet.hlc_counter(fleet.hlc) RETURNS pg_catalog.int4
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_counter'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_counter(fleet.hlc) IS 'the counter of a stamp, 0 to 65535';
+
+CREATE FUNCTION fleet.hlc_from_bigint(pg_catalog.int8) RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_from_bigint'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_from_bigint(pg_catalog.int8) IS 'the stamp with this number, which may not be negative';
+
+CREATE CAST (fleet.hlc AS pg_catalog.timestamptz) WITH FUNCTION fleet.hlc_physical(fleet.hlc);
+COMMENT ON CAST (fleet.hlc AS pg_catalog.timestamptz) IS 'the time of a stamp, in milliseconds';
+
+CREATE CAST (pg_catalog.int8 AS fleet.hlc) WITH FUNCTION fleet.hlc_from_bigint(pg_catalog.int8);
+COMMENT ON CAST (pg_catalog.int8 AS fleet.hlc) IS 'the stamp with this number';
+
+CREATE CAST (fleet.hlc AS pg_catalog.int8) WITHOUT FUNCTION;
+COMMENT ON CAST (fleet.hlc AS pg_catalog.int8) IS 'the number of a stamp';
+
+-- The node's clock.  Both functions change shared memory and nothing else, by
+-- one atomic step that every process sees, so they may run in parallel workers
+-- and on a standby, and a rollback does not turn the clock back.
+
+CREATE FUNCTION fleet.hlc_now() RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_now'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_now() IS 'a new stamp of this server''s clock, greater than all before';
+
+CREATE FUNCTION fleet.hlc_receive(stamp fleet.hlc) RETURNS fleet.hlc
+	AS 'MODULE_PATHNAME', 'fleet_clock_hlc_receive'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.hlc_receive(fleet.hlc)
+	IS 'merge a stamp into this server''s clock and return a new one, greater than it and than all before';
+
+-- Whoever may call it can pull the clock ahead by fleet.max_clock_skew, and
+-- peers whose time is a little behind would then refuse this node's stamps.
+REVOKE ALL ON FUNCTION fleet.hlc_receive(fleet.hlc) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.hlc_receive(fleet.hlc) TO fleet_node;
+
+-- ---------------------------------------------------------------------------
+-- remote: how other nodes are reached
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.parse_conninfo(conninfo text) RETURNS TABLE (keyword text, value text)
+	AS 'MODULE_PATHNAME', 'fleet_remote_parse_conninfo'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.parse_conninfo(text) IS 'the options of a libpq connection string';
+
+CREATE FUNCTION fleet.ask(region text, query text) RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_remote_ask'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.ask(text, text) IS 'runs a query on the node of a region as fleet_node: first column of the first row';
+REVOKE EXECUTE ON FUNCTION fleet.ask(text, text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- region: identity, the region map, where a place is
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE fleet.node (
+	name text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,47}$'),
+	incarnation text NOT NULL,
+	incarnation_since timestamptz NOT NULL DEFAULT now(),
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX node_is_one ON fleet.node ((true));
+COMMENT ON TABLE fleet.node IS 'the identity of this database; one row, see fleet.init_node';
+COMMENT ON COLUMN fleet.node.incarnation IS 'timeline and system identifier; changes when the server is promoted or restored';
+
+CREATE TABLE fleet.map (
+	version bigint NOT NULL CHECK (version > 0)
+);
+CREATE UNIQUE INDEX map_is_one ON fleet.map ((true));
+COMMENT ON TABLE fleet.map IS 'the version of the region map; one row where this node is part of a map';
+
+CREATE TABLE fleet.map_regions (
+	name text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,47}$'),
+	node text NOT NULL UNIQUE,
+	capacity integer CHECK (capacity >= 0),
+	geofence geometry(MultiPolygon, 4326) NOT NULL
+);
+COMMENT ON TABLE fleet.map_regions IS 'the region map, the same on all nodes';
+COMMENT ON COLUMN fleet.map_regions.capacity IS 'open rides that the region takes by handoff; null = no limit';
+
+CREATE TABLE fleet.map_log (
+	version bigint NOT NULL,
+	change text NOT NULL,
+	dtxid text,
+	changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX map_log_dtxid ON fleet.map_log (dtxid);
+COMMENT ON TABLE fleet.map_log IS 'every change of the region map that this node has applied';
+
+SELECT pg_catalog.pg_extension_config_dump('fleet.node', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.map', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.map_regions', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.map_log', '');
+
+CREATE FUNCTION fleet.node_name() RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_region_node_name'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.node_name() IS 'the name of this node, null before fleet.init_node';
+
+CREATE FUNCTION fleet.incarnation() RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_region_incarnation_sql'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.incarnation() IS 'the present incarnation of this server, null on a standby';
+
+CREATE FUNCTION fleet.own_region() RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT m.name FROM fleet.map_regions AS m JOIN fleet.node AS n ON n.name = m.node;
+END;
+COMMENT ON FUNCTION fleet.own_region() IS 'the region that this node owns, or null';
+
+CREATE FUNCTION fleet.region_of(lon float8, lat float8) RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_region_of'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 10;
+COMMENT ON FUNCTION fleet.region_of(float8, float8) IS
+	'the region that contains the place (degrees), else the nearest within fleet.border_tolerance, else null';
+
+CREATE FUNCTION fleet.map_changed() RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_region_map_changed'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.map_changed() IS 'internal: has all backends read the region map again';
+REVOKE EXECUTE ON FUNCTION fleet.map_changed() FROM PUBLIC;
+
+CREATE FUNCTION fleet.worker_wanted() RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_commit_worker_wanted'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.worker_wanted() IS 'internal: has a resolver started in this database once this transaction commits';
+REVOKE EXECUTE ON FUNCTION fleet.worker_wanted() FROM PUBLIC;
+
+CREATE FUNCTION fleet.geofence_wkb(region text) RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_AsEWKB(m.geofence) FROM fleet.map_regions AS m WHERE m.name = region;
+END;
+COMMENT ON FUNCTION fleet.geofence_wkb(text) IS 'the geofence of a region as EWKB';
+REVOKE EXECUTE ON FUNCTION fleet.geofence_wkb(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.geofence_problem(geofence geometry) RETURNS text
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN geofence IS NULL THEN 'it is null'
+		WHEN ST_SRID(geofence) <> 4326 THEN 'its SRID is ' || ST_SRID(geofence) || ', not 4326'
+		WHEN GeometryType(geofence) <> 'MULTIPOLYGON' THEN 'it is a ' || GeometryType(geofence) || ', not a MULTIPOLYGON'
+		WHEN ST_IsEmpty(geofence) THEN 'it is empty'
+		WHEN ST_XMin(geofence) < -180 OR ST_XMax(geofence) > 180
+			OR ST_YMin(geofence) < -90 OR ST_YMax(geofence) > 90
+			THEN 'it leaves the range of longitude (-180 to 180) or latitude (-90 to 90)'
+		WHEN NOT ST_IsValid(geofence) THEN 'it is invalid: ' || ST_IsValidReason(geofence)
+	END;
+END;
+COMMENT ON FUNCTION fleet.geofence_problem(geometry) IS 'why this cannot be a geofence, or null';
+
+CREATE FUNCTION fleet.geofence_overlaps(geofence geometry, except_region text) RETURNS TABLE (region text, area_m2 float8)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	-- Borders that were drawn apart cross each other by rounding: a square
+	-- metre is no overlap.
+	SELECT o.name, o.area FROM (
+		SELECT m.name, ST_Area(ST_Intersection(m.geofence, geofence_overlaps.geofence)::geography) AS area
+		FROM fleet.map_regions AS m
+		WHERE m.name <> except_region AND m.geofence && geofence_overlaps.geofence
+			AND ST_Relate(m.geofence, geofence_overlaps.geofence, '2********')
+	) AS o WHERE o.area > 1;
+END;
+COMMENT ON FUNCTION fleet.geofence_overlaps(geometry, text) IS 'regions whose geofence overlaps with this one';
+REVOKE EXECUTE ON FUNCTION fleet.geofence_overlaps(geometry, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.init_node(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM fleet.node_name();		-- says so where the library is not loaded
+	PERFORM fleet.check_setup();
+	IF name !~ '^[a-z][a-z0-9_]{0,47}$' THEN
+		RAISE EXCEPTION '"%" cannot be the name of a node', name
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'A name is 1 to 48 lower-case letters, digits and underscores, and begins with a letter.';
+	END IF;
+	BEGIN
+		INSERT INTO fleet.node (name, incarnation) VALUES (init_node.name, fleet.incarnation());
+	EXCEPTION WHEN unique_violation THEN
+		RAISE EXCEPTION 'this database is node "%" already', (SELECT n.name FROM fleet.node AS n)
+			USING ERRCODE = 'duplicate_object', DETAIL = 'The identity of a node is fixed once.';
+	END;
+	PERFORM fleet.map_changed(), fleet.worker_wanted();
+END
+$$;
+COMMENT ON FUNCTION fleet.init_node(text) IS 'gives this database its identity, once';
+REVOKE EXECUTE ON FUNCTION fleet.init_node(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- wire: row images
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.row_image(row_value record) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'fleet_wire_row_image'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.row_image(record) IS
+	'a row as a JSON object of its columns'' text; jsonb_populate_record reads it back exactly';
+
+-- ---------------------------------------------------------------------------
+-- handoff: rides and vehicles, their life cycle, departures, the handoff
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE fleet.ride_status AS ENUM ('PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED');
+COMMENT ON TYPE fleet.ride_status IS 'state of a ride; the last two are final';
+CREATE TYPE fleet.vehicle_status AS ENUM ('OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP');
+COMMENT ON TYPE fleet.vehicle_status IS 'state of a vehicle';
+
+CREATE TABLE fleet.vehicles (
+	vehicle_id text NOT NULL CHECK (length(vehicle_id) BETWEEN 1 AND 200),
+	region text NOT NULL,
+	status fleet.vehicle_status NOT NULL DEFAULT 'OFFLINE',
+	location geography(Point, 4326),
+	fix_at timestamptz,
+	speed_kmh float8 CHECK (speed_kmh >= 0 AND speed_kmh < 'Infinity'),
+	heading float8 CHECK (heading >= 0 AND heading <= 360),
+	altitude_m float8 CHECK (altitude_m > '-Infinity' AND altitude_m < 'Infinity'),
+	accuracy_m float8 CHECK (accuracy_m >= 0 AND accuracy_m < 'Infinity'),
+	battery_pct float8 CHECK (battery_pct >= 0 AND battery_pct <= 100),
+	outside_region text,
+	outside_since timestamptz,
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
+	hlc fleet.hlc NOT NULL DEFAULT fleet.hlc_now()
+) PARTITION BY LIST (region);
+COMMENT ON TABLE fleet.vehicles IS 'vehicles of all regions; those of this node''s region are a local partition';
+COMMENT ON COLUMN fleet.vehicles.location IS 'WGS 84, of the last accepted fix';
+COMMENT ON COLUMN fleet.vehicles.heading IS 'degrees from north, clockwise';
+COMMENT ON COLUMN fleet.vehicles.outside_region IS 'region in which the vehicle was last seen without having crossed by the crossing rule';
+
+CREATE TABLE fleet.rides (
+	ride_id text NOT NULL CHECK (length(ride_id) BETWEEN 1 AND 200),
+	vehicle_id text CHECK (length(vehicle_id) BETWEEN 1 AND 200),
+	customer_id text NOT NULL CHECK (length(customer_id) BETWEEN 1 AND 200),
+	region text NOT NULL,
+	status fleet.ride_status NOT NULL DEFAULT 'PENDING',
+	fare numeric(12, 2) NOT NULL DEFAULT 0 CHECK (fare >= 0 AND fare <> 'NaN'),
+	start_location geography(Point, 4326) NOT NULL,
+	current_location geography(Point, 4326),
+	end_location geography(Point, 4326),
+	requested_at timestamptz,
+	en_route_at timestamptz,
+	arrived_at timestamptz,
+	started_at timestamptz,
+	completed_at timestamptz,
+	cancelled_at timestamptz,
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	path_m float8 NOT NULL DEFAULT 0 CHECK (path_m >= 0 AND path_m < 'Infinity'),
+	duration interval CHECK (duration >= interval '0'),
+	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
+	hlc fleet.hlc NOT NULL DEFAULT fleet.hlc_now(),
+	CHECK (completed_at IS NULL OR cancelled_at IS NULL)
+) PARTITION BY LIST (region);
+COMMENT ON TABLE fleet.rides IS 'rides of all regions; those of this node''s region are a local partition';
+COMMENT ON COLUMN fleet.rides.path_m IS 'metres driven while IN_PROGRESS';
+COMMENT ON COLUMN fleet.rides.epoch IS 'ownership version: one more at each handoff';
+COMMENT ON COLUMN fleet.rides.hlc IS 'stamp of the last change; (epoch, hlc) is the version of the row';
+
+CREATE TABLE fleet.departures (
+	kind text NOT NULL CHECK (kind IN ('ride', 'vehicle')),
+	key text NOT NULL,
+	epoch bigint NOT NULL,
+	target text,
+	hlc fleet.hlc NOT NULL,
+	image jsonb,
+	dtxid text,
+	settled_hlc fleet.hlc,
+	departed_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (kind, key)
+);
+CREATE INDEX departures_unsettled ON fleet.departures (dtxid) WHERE settled_hlc IS NULL;
+COMMENT ON TABLE fleet.departures IS 'what this node keeps of rows that left it; without a target it is a grave: the row was deleted';
+COMMENT ON COLUMN fleet.departures.epoch IS 'epoch of the row at its target; of a grave, the last epoch of the row';
+COMMENT ON COLUMN fleet.departures.image IS 'the row as it is at its target, see fleet.row_image';
+COMMENT ON COLUMN fleet.departures.settled_hlc IS 'stamp after which every participant had committed';
+
+CREATE TABLE fleet.handoff_log (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	ride_id text,
+	vehicle_id text,
+	source text,
+	target text NOT NULL,
+	epoch bigint NOT NULL,
+	hlc fleet.hlc NOT NULL,
+	dtxid text,
+	status text NOT NULL CHECK (status IN ('departed', 'settled', 'arrived', 'reinserted')),
+	started_at timestamptz NOT NULL DEFAULT now(),
+	latency_ms float8
+) WITH (fillfactor = 80);
+CREATE INDEX handoff_log_dtxid ON fleet.handoff_log (dtxid);
+CREATE INDEX handoff_log_ride ON fleet.handoff_log (ride_id, epoch);
+CREATE INDEX handoff_log_vehicle ON fleet.handoff_log (vehicle_id, epoch) WHERE ride_id IS NULL;
+COMMENT ON TABLE fleet.handoff_log IS
+	'every handoff that this node took part in as source (departed, then settled) or target (arrived); the row proves that the branch was applied';
+COMMENT ON COLUMN fleet.handoff_log.latency_ms IS 'from the first request to the last confirmation, as seen by the coordinator; null where the resolver finished it';
+COMMENT ON COLUMN fleet.handoff_log.ride_id IS 'null where a vehicle is what moved';
+
+SELECT pg_catalog.pg_extension_config_dump('fleet.departures', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_log', '');
+
+CREATE FUNCTION fleet.make_point(lon float8, lat float8) RETURNS geography
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_SetSRID(ST_MakePoint(lon, lat), 4326)::geography;
+END;
+COMMENT ON FUNCTION fleet.make_point(float8, float8) IS 'a place: longitude, latitude in degrees, WGS 84';
+
+CREATE FUNCTION fleet.lon(place geography) RETURNS float8
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_X(place::geometry);
+END;
+COMMENT ON FUNCTION fleet.lon(geography) IS 'longitude of a place in degrees';
+
+CREATE FUNCTION fleet.lat(place geography) RETURNS float8
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_Y(place::geometry);
+END;
+COMMENT ON FUNCTION fleet.lat(geography) IS 'latitude of a place in degrees';
+
+CREATE FUNCTION fleet.distance_m(a text, b text) RETURNS float8
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_Distance(a::geography, b::geography, false);
+END;
+COMMENT ON FUNCTION fleet.distance_m(text, text) IS 'internal: metres between two places given as text, on the sphere';
+
+CREATE FUNCTION fleet.guard() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_handoff_guard'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.guard() IS 'trigger of the local partitions: version, state machine, graves';
+
+CREATE FUNCTION fleet.refuse_write() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_handoff_refuse_write'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.refuse_write() IS 'trigger of the other regions'' partitions: says where the row can be changed';
+
+CREATE FUNCTION fleet.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE EXCEPTION 'TRUNCATE of % is refused', tg_table_name
+		USING ERRCODE = 'feature_not_supported',
+		DETAIL = 'It would leave no graves, and copies elsewhere could bring the rows back.',
+		HINT = 'Use DELETE.';
+END
+$$;
+COMMENT ON FUNCTION fleet.refuse_truncate() IS 'trigger of the local partitions: TRUNCATE would leave no graves';
+
+CREATE FUNCTION fleet.whereabouts(kind text, key text) RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	live boolean := false;
+BEGIN
+	IF own IS NOT NULL THEN
+		EXECUTE format('SELECT EXISTS (SELECT FROM fleet.%I WHERE %I = $1)',
+			kind || 's_' || own, kind || '_id') INTO live USING key;
+	END IF;
+	IF live THEN
+		RETURN 'live';
+	END IF;
+	RETURN (SELECT COALESCE(d.target, 'deleted') FROM fleet.departures AS d
+		WHERE d.kind = whereabouts.kind AND d.key = whereabouts.key);
+END
+$$;
+COMMENT ON FUNCTION fleet.whereabouts(text, text) IS
+	'what this node knows of a ride or vehicle: live, deleted, the region it departed to, or null';
+REVOKE EXECUTE ON FUNCTION fleet.whereabouts(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.whereabouts(text, text) TO fleet_node;
+
+CREATE FUNCTION fleet.raise_not_here(kind text, key text) RETURNS void
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	place text := fleet.whereabouts(kind, key);
+BEGIN
+	IF place IS NULL OR place IN ('deleted', 'live') THEN
+		RAISE EXCEPTION '% "%" does not exist here', kind, key
+			USING ERRCODE = CASE kind WHEN 'ride' THEN 'RF001' ELSE 'RF010' END,
+			DETAIL = format('Region "%s" has no such %s that you may see.', fleet.own_region(), kind),
+			HINT = 'If it lives in another region, call that region''s node.';
+	END IF;
+	RAISE EXCEPTION '% "%" lives in another region', kind, key
+		USING ERRCODE = 'RF020', DETAIL = format('It was handed off to region "%s".', place),
+		HINT = 'Call that region''s node.';
+END
+$$;
+COMMENT ON FUNCTION fleet.raise_not_here(text, text) IS 'internal: says where a ride or vehicle that is not here went';
+
+CREATE FUNCTION fleet.require_here(lon float8, lat float8) RETURNS text
+LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	place text;
+BEGIN
+	IF lon IS NULL OR lat IS NULL THEN
+		RAISE EXCEPTION 'longitude and latitude must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	place := fleet.region_of(lon, lat);
+	IF place IS NULL THEN
+		RAISE EXCEPTION 'no region is at longitude % and latitude %', lon, lat
+			USING ERRCODE = 'RF019', HINT = 'Raise fleet.border_tolerance where geofences leave gaps.';
+	ELSIF place IS DISTINCT FROM own THEN
+		RAISE EXCEPTION 'the place is in region "%"', place
+			USING ERRCODE = 'RF020', DETAIL = format('It lives in region "%s"; this node owns %s.', place,
+				COALESCE(format('region "%s"', own), 'no region')),
+			HINT = 'Call that region''s node.';
+	END IF;
+	RETURN own;
+END
+$$;
+COMMENT ON FUNCTION fleet.require_here(float8, float8) IS 'this node''s region if the place is in it, else an error that says where it is';
+
+CREATE FUNCTION fleet.register_vehicle(vehicle_id text, lon float8, lat float8, status fleet.vehicle_status DEFAULT 'ONLINE') RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.require_here(lon, lat);
+BEGIN
+	INSERT INTO fleet.vehicles (vehicle_id, region, status, location)
+		VALUES (register_vehicle.vehicle_id, own, register_vehicle.status, fleet.make_point(lon, lat));
+	RETURN own;
+END
+$$;
+COMMENT ON FUNCTION fleet.register_vehicle(text, float8, float8, fleet.vehicle_status) IS
+	'a new vehicle at a place (degrees) in this node''s region; returns the region';
+
+CREATE FUNCTION fleet.request_ride(ride_id text, customer_id text, lon float8, lat float8, vehicle_id text DEFAULT NULL,
+	fare numeric DEFAULT 0, end_lon float8 DEFAULT NULL, end_lat float8 DEFAULT NULL, at timestamptz DEFAULT now()) RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.require_here(lon, lat);
+BEGIN
+	INSERT INTO fleet.rides (ride_id, customer_id, vehicle_id, region, fare, start_location, end_location, requested_at)
+		VALUES (request_ride.ride_id, request_ride.customer_id, request_ride.vehicle_id, own, request_ride.fare,
+			fleet.make_point(lon, lat), fleet.make_point(end_lon, end_lat), at);
+	RETURN own;
+END
+$$;
+COMMENT ON FUNCTION fleet.request_ride(text, text, float8, float8, text, numeric, float8, float8, timestamptz) IS
+	'a new ride from a place (degrees) in this node''s region; returns the region';
+
+CREATE FUNCTION fleet.set_ride_status(ride_id text, status fleet.ride_status, vehicle_id text DEFAULT NULL, at timestamptz DEFAULT now()) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	time_column text := CASE status WHEN 'PENDING' THEN 'requested_at' WHEN 'EN_ROUTE' THEN 'en_route_at'
+		WHEN 'ARRIVED' THEN 'arrived_at' WHEN 'IN_PROGRESS' THEN 'started_at'
+		WHEN 'COMPLETED' THEN 'completed_at' ELSE 'cancelled_at' END;
+	found_rows bigint;
+BEGIN
+	IF ride_id IS NULL OR status IS NULL THEN
+		RAISE EXCEPTION 'ride and status must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	-- A repeat of the present status keeps the time at which it was reached.
+	EXECUTE format('UPDATE fleet.rides SET status = $1, vehicle_id = COALESCE($2, vehicle_id),'
+		|| ' %1$I = CASE WHEN status = $1 THEN COALESCE(%1$I, $3) ELSE $3 END WHERE region = %2$L AND ride_id = $4',
+		time_column, fleet.own_region()) USING status, vehicle_id, at, ride_id;
+	GET DIAGNOSTICS found_rows = ROW_COUNT;
+	IF found_rows = 0 THEN
+		PERFORM fleet.raise_not_here('ride', ride_id);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.set_ride_status(text, fleet.ride_status, text, timestamptz) IS
+	'moves a ride of this region to its next status, perhaps with its vehicle';
+
+CREATE FUNCTION fleet.handoff(ride_id text, target text, expected_epoch bigint DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'fleet_handoff_ride'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.handoff(text, text, bigint) IS
+	'hands a ride and its vehicle off to a region, at COMMIT; on any node; returns the new epoch';
+REVOKE EXECUTE ON FUNCTION fleet.handoff(text, text, bigint) FROM PUBLIC;
+
+CREATE FUNCTION fleet.handoff(ride_ids text[], target text) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_handoff_rides'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.handoff(text[], text) IS
+	'hands many rides off to one region, all or none, in one two-phase commit; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.handoff(text[], text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.handoff_vehicle(vehicle_id text, target text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'fleet_handoff_vehicle'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.handoff_vehicle(text, text) IS
+	'hands a vehicle and its open ride off to a region, at COMMIT; returns the vehicle''s new epoch';
+REVOKE EXECUTE ON FUNCTION fleet.handoff_vehicle(text, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.depart(dtxid text, vehicles boolean, ids text[], target text, expected_epoch bigint,
+	map_version bigint, hlc bigint) RETURNS text[]
+	AS 'MODULE_PATHNAME', 'fleet_handoff_depart_sql'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) IS
+	'internal: the source''s half of a handoff, called by the coordinator''s node';
+REVOKE EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) TO fleet_node;
+
+CREATE FUNCTION fleet.arrive(dtxid text, arriving jsonb, map_version bigint, redo boolean) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_handoff_arrive_sql'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.arrive(text, jsonb, bigint, boolean) IS
+	'internal: the target''s half of a handoff, called by the coordinator''s node';
+REVOKE EXECUTE ON FUNCTION fleet.arrive(text, jsonb, bigint, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.arrive(text, jsonb, bigint, boolean) TO fleet_node;
+
+CREATE FUNCTION fleet.depart_again(dtxid text, departed jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	a record;
+BEGIN
+	FOR a IN SELECT * FROM jsonb_to_recordset(departed)
+		AS r(kind text, key text, epoch bigint, hlc bigint, target text, image jsonb)
+	LOOP
+		-- What is here at that epoch or later came back, or was never gone.
+		CONTINUE WHEN EXISTS (SELECT FROM fleet.departures AS d
+			WHERE d.kind = a.kind AND d.key = a.key AND d.epoch >= a.epoch);
+		EXECUTE format('DELETE FROM fleet.%I WHERE %I = $1 AND epoch < $2', a.kind || 's_' || own, a.kind || '_id')
+			USING a.key, a.epoch;
+		CONTINUE WHEN fleet.whereabouts(a.kind, a.key) = 'live';
+		INSERT INTO fleet.departures AS d (kind, key, epoch, target, hlc, image, dtxid)
+			VALUES (a.kind, a.key, a.epoch, a.target, a.hlc::fleet.hlc, a.image, depart_again.dtxid)
+			ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = excluded.target,
+				hlc = excluded.hlc, image = excluded.image, dtxid = excluded.dtxid, settled_hlc = NULL
+				WHERE d.epoch < excluded.epoch OR d.target IS NULL;
+	END LOOP;
+	INSERT INTO fleet.handoff_log (ride_id, vehicle_id, source, target, epoch, hlc, dtxid, status)
+		SELECT CASE WHEN r.kind = 'ride' THEN r.key END,
+			CASE WHEN r.kind = 'ride' THEN r.image->>'vehicle_id' ELSE r.key END,
+			own, r.target, r.epoch, r.hlc::fleet.hlc, depart_again.dtxid, 'departed'
+		FROM jsonb_to_recordset(departed)
+			AS r(kind text, key text, epoch bigint, hlc bigint, target text, image jsonb);
+END
+$$;
+COMMENT ON FUNCTION fleet.depart_again(text, jsonb) IS
+	'internal: makes a departure whose PREPARE was lost, guarded by the epoch';
+REVOKE EXECUTE ON FUNCTION fleet.depart_again(text, jsonb) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- commit: decisions, the resolver, what is in doubt
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE fleet.decisions (
+	seq bigint GENERATED ALWAYS AS IDENTITY,
+	dtxid text NOT NULL,
+	branch integer NOT NULL,
+	region text NOT NULL,
+	kind text NOT NULL CHECK (kind IN ('depart', 'arrive', 'map')),
+	payload jsonb,
+	decided_at timestamptz NOT NULL DEFAULT now()
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX decisions_dtxid ON fleet.decisions (dtxid);
+COMMENT ON TABLE fleet.decisions IS
+	'decision records of the transactions that this node coordinates: a row that is visible means commit; gone when settled';
+COMMENT ON COLUMN fleet.decisions.payload IS 'what the branch was asked to do, made again if its PREPARE is lost; for map changes the present map is sent';
+SELECT pg_catalog.pg_extension_config_dump('fleet.decisions', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.decisions_seq_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_log_id_seq', '');
+
+CREATE UNLOGGED TABLE fleet.resolution (
+	gid text PRIMARY KEY,
+	attempts integer NOT NULL,
+	last_error text NOT NULL,
+	next_try timestamptz NOT NULL
+);
+COMMENT ON TABLE fleet.resolution IS 'the resolver''s failed attempts, by gid; empty where all goes well';
+
+CREATE FUNCTION fleet.is_running(dtxid text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_commit_is_running'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.is_running(text) IS 'whether the backend that coordinates the transaction is still at it, on this node';
+REVOKE EXECUTE ON FUNCTION fleet.is_running(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.outcomes(gids text[]) RETURNS text[]
+	AS 'MODULE_PATHNAME', 'fleet_commit_outcomes'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.outcomes(text[]) IS
+	'what became of transactions that this node coordinated: running, commit, abort, or unknown';
+REVOKE EXECUTE ON FUNCTION fleet.outcomes(text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.outcomes(text[]) TO fleet_node;
+
+CREATE FUNCTION fleet.branch_applied(dtxid text) RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM fleet.handoff_log AS h WHERE h.dtxid = branch_applied.dtxid)
+		OR EXISTS (SELECT FROM fleet.map_log AS m WHERE m.dtxid = branch_applied.dtxid);
+END;
+COMMENT ON FUNCTION fleet.branch_applied(text) IS 'whether this node''s branch of a distributed transaction has committed';
+REVOKE EXECUTE ON FUNCTION fleet.branch_applied(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.branch_applied(text) TO fleet_node;
+
+CREATE FUNCTION fleet.settle(dtxids text[], hlcs bigint[], latencies_ms float8[]) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE fleet.departures AS d SET settled_hlc = s.hlc::fleet.hlc
+		FROM unnest(dtxids, hlcs) AS s(dtxid, hlc) WHERE d.dtxid = s.dtxid AND d.settled_hlc IS NULL;
+	UPDATE fleet.handoff_log AS h SET status = 'settled',
+			latency_ms = CASE WHEN s.latency >= 0 THEN s.latency END
+		FROM unnest(dtxids, latencies_ms) AS s(dtxid, latency) WHERE h.dtxid = s.dtxid AND h.status = 'departed';
+END
+$$;
+COMMENT ON FUNCTION fleet.settle(text[], bigint[], float8[]) IS
+	'internal: writes down that all participants of these transactions have committed';
+REVOKE EXECUTE ON FUNCTION fleet.settle(text[], bigint[], float8[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.settle(text[], bigint[], float8[]) TO fleet_node;
+
+CREATE FUNCTION fleet.finish_prepared(gid text, commit boolean) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_commit_finish'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.finish_prepared(text, boolean) IS 'internal: COMMIT or ROLLBACK PREPARED, at once';
+REVOKE EXECUTE ON FUNCTION fleet.finish_prepared(text, boolean) FROM PUBLIC;
+
+CREATE VIEW fleet.in_doubt AS
+	SELECT p.gid, 'participant' AS role, split_part(p.gid, ':', 2) AS peer, 'prepared' AS state,
+		clock_timestamp() - p.prepared AS age, COALESCE(r.attempts, 0) AS attempts, r.last_error, r.next_try
+	FROM pg_catalog.pg_prepared_xacts AS p LEFT JOIN fleet.resolution AS r ON r.gid = p.gid
+	WHERE p.database = current_database() AND p.gid LIKE 'fleet:%'
+	UNION ALL
+	SELECT d.gid, 'coordinator', d.region, 'committed, not confirmed',
+		clock_timestamp() - d.since, COALESCE(r.attempts, 0), r.last_error, r.next_try
+	FROM (SELECT dtxid || ':' || branch AS gid, dtxid, region, min(decided_at) AS since
+			FROM fleet.decisions GROUP BY dtxid, branch, region) AS d
+		LEFT JOIN fleet.resolution AS r ON r.gid = d.gid
+	-- What has just been confirmed is settled in the resolver's next round.
+	WHERE NOT fleet.is_running(d.dtxid)
+		AND clock_timestamp() - d.since > 2 * current_setting('fleet.resolve_interval')::interval;
+COMMENT ON VIEW fleet.in_doubt IS
+	'branches of distributed transactions that are not finished: prepared here, or decided here and not yet confirmed by their node';
+
+CREATE FUNCTION fleet.resolve(gid text, outcome text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	coordinator text := (SELECT m.name FROM fleet.map_regions AS m WHERE m.node = split_part(resolve.gid, ':', 2));
+	answer text;
+BEGIN
+	IF outcome NOT IN ('commit', 'abort') THEN
+		RAISE EXCEPTION 'outcome must be "commit" or "abort", not "%"', outcome
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF EXISTS (SELECT FROM fleet.decisions AS d WHERE d.dtxid || ':' || d.branch = resolve.gid) THEN
+		IF outcome = 'abort' THEN
+			RAISE EXCEPTION 'transaction "%" is committed', gid
+				USING ERRCODE = 'RF022', DETAIL = 'Its decision record is on this node.',
+				HINT = 'With "commit" this node stops to ask the participant for its confirmation.';
+		END IF;
+		DELETE FROM fleet.decisions AS d WHERE d.dtxid || ':' || d.branch = resolve.gid;
+		RETURN;
+	END IF;
+	IF NOT EXISTS (SELECT FROM pg_prepared_xacts AS p WHERE p.gid = resolve.gid
+			AND p.database = current_database() AND p.gid LIKE 'fleet:%') THEN
+		RAISE EXCEPTION 'nothing is in doubt by the name "%"', gid
+			USING ERRCODE = 'undefined_object', HINT = 'The view fleet.in_doubt lists what is.';
+	END IF;
+	BEGIN
+		answer := fleet.ask(coordinator, format('SELECT (fleet.outcomes(ARRAY[%L]))[1]', gid));
+	EXCEPTION WHEN OTHERS THEN
+		answer := NULL;		-- it does not answer: that is what this function is for
+	END;
+	IF answer IN ('commit', 'abort', 'running') AND answer <> outcome THEN
+		RAISE EXCEPTION 'the coordinator of "%" says "%"', gid, answer
+			USING ERRCODE = 'RF022', HINT = 'The resolver will finish it by itself.';
+	END IF;
+	PERFORM fleet.finish_prepared(gid, outcome = 'commit');
+END
+$$;
+COMMENT ON FUNCTION fleet.resolve(text, text) IS
+	'the operator''s last resort: finishes a branch whose coordinator is gone for good (commit or abort); takes effect at once';
+REVOKE EXECUTE ON FUNCTION fleet.resolve(text, text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- region: changing the map
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.request_map(region text, map jsonb) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_commit_request_map'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.request_map(text, jsonb) IS
+	'internal: has the node of a region apply a map, as a branch of this transaction';
+REVOKE EXECUTE ON FUNCTION fleet.request_map(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.create_server(region text, server text[], mapping text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	name text := 'fleet_' || region;
+BEGIN
+	EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (%s)', name,
+		(SELECT string_agg(format('%I %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(server) AS o));
+	EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (%s)', name,
+		(SELECT string_agg(format('%I %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(mapping) AS o));
+END
+$$;
+COMMENT ON FUNCTION fleet.create_server(text, text[], text[]) IS 'internal: the foreign server of a region, with its user mapping';
+REVOKE EXECUTE ON FUNCTION fleet.create_server(text, text[], text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.create_partitions(region text, is_own boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kind text;
+	part text;
+BEGIN
+	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
+		part := kind || 's_' || region;
+		IF NOT is_own THEN
+			EXECUTE format('CREATE FOREIGN TABLE fleet.%I PARTITION OF fleet.%I FOR VALUES IN (%L)'
+				|| ' SERVER %I OPTIONS (schema_name ''fleet'', table_name %L)',
+				part, kind || 's', region, 'fleet_' || region, part);
+			EXECUTE format('CREATE TRIGGER fleet_refuse BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
+				|| ' FOR EACH ROW EXECUTE FUNCTION fleet.refuse_write(%L, %L)', part, kind, region);
+			CONTINUE;
+		END IF;
+		EXECUTE format('CREATE TABLE fleet.%I PARTITION OF fleet.%I (PRIMARY KEY (%I)) FOR VALUES IN (%L) WITH (fillfactor = 85)',
+			part, kind || 's', kind || '_id', region);
+		EXECUTE format('CREATE TRIGGER fleet_guard BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.guard(%L)', part, kind);
+		EXECUTE format('CREATE TRIGGER fleet_guard_after AFTER INSERT ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.guard(%L)', part, kind);
+		EXECUTE format('CREATE TRIGGER fleet_guard_truncate BEFORE TRUNCATE ON fleet.%I'
+			|| ' FOR EACH STATEMENT EXECUTE FUNCTION fleet.refuse_truncate()', part);
+		-- UPDATE of one column, so that another node may plan an UPDATE over all partitions.
+		EXECUTE format('GRANT SELECT, UPDATE (updated_at) ON fleet.%I TO fleet_node', part);
+		IF kind = 'ride' THEN
+			EXECUTE format('CREATE UNIQUE INDEX ON fleet.%I (vehicle_id) WHERE status < ''COMPLETED''', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (vehicle_id, requested_at)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (customer_id, requested_at)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (status, requested_at)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (current_location)', part);
+		ELSE
+			EXECUTE format('CREATE INDEX ON fleet.%I (status)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (location)', part);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.create_partitions(text, boolean) IS 'internal: the partitions of a region, tables on its own node, foreign tables elsewhere';
+REVOKE EXECUTE ON FUNCTION fleet.create_partitions(text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drop_region(region text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	is_own boolean := region = fleet.own_region();
+	rows bigint := 0;
+BEGIN
+	IF EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region)
+		OR EXISTS (SELECT FROM fleet.departures AS d WHERE d.settled_hlc IS NULL AND (is_own OR d.target = drop_region.region)) THEN
+		RAISE EXCEPTION 'region "%" has handoffs that are not finished', region
+			USING ERRCODE = 'RF024', DETAIL = format('Node "%s" still waits for confirmations.', fleet.node_name()),
+			HINT = 'Try again in a few seconds; the view fleet.in_doubt shows what is open.';
+	END IF;
+	IF is_own THEN
+		EXECUTE format('LOCK TABLE fleet.%I, fleet.%I IN ACCESS EXCLUSIVE MODE', 'rides_' || region, 'vehicles_' || region);
+		EXECUTE format('SELECT (SELECT count(*) FROM fleet.%I) + (SELECT count(*) FROM fleet.%I)',
+			'rides_' || region, 'vehicles_' || region) INTO rows;
+		IF rows > 0 THEN
+			RAISE EXCEPTION 'region "%" still owns % rides and vehicles', region, rows
+				USING ERRCODE = 'RF015', HINT = 'Hand them off, or delete them, first.';
+		END IF;
+		EXECUTE format('DROP TABLE fleet.%I, fleet.%I', 'rides_' || region, 'vehicles_' || region);
+	ELSE
+		EXECUTE format('DROP FOREIGN TABLE fleet.%I, fleet.%I', 'rides_' || region, 'vehicles_' || region);
+	END IF;
+	EXECUTE format('DROP SERVER %I CASCADE', 'fleet_' || region);
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_region(text) IS 'internal: takes a region off this node''s map; refused while it owns anything';
+REVOKE EXECUTE ON FUNCTION fleet.drop_region(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.map_payload(region text) RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- A region that is not on the map (any more) gets an empty one.
+	SELECT jsonb_build_object('version', m.version,
+		'change', (SELECT l.change FROM fleet.map_log AS l WHERE l.version = m.version ORDER BY l.changed_at DESC LIMIT 1),
+		'regions', COALESCE((SELECT jsonb_agg(jsonb_build_object('name', r.name, 'node', r.node,
+				'capacity', r.capacity, 'geofence', r.geofence::text,
+				'server', to_jsonb(s.srvoptions), 'mapping', to_jsonb(u.umoptions)) ORDER BY r.name)
+			FROM fleet.map_regions AS r
+				JOIN pg_catalog.pg_foreign_server AS s ON s.srvname = 'fleet_' || r.name
+				JOIN pg_catalog.pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0
+			WHERE EXISTS (SELECT FROM fleet.map_regions AS x WHERE x.name = map_payload.region)), '[]'))
+	FROM fleet.map AS m;
+END;
+COMMENT ON FUNCTION fleet.map_payload(text) IS 'internal: the region map as it is sent to the node of a region, with how to reach each node';
+REVOKE EXECUTE ON FUNCTION fleet.map_payload(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.apply_map(dtxid text, map jsonb, redo boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	new_version bigint := map->>'version';
+	old_version bigint;
+	leaving boolean := map->'regions' = '[]';
+	r record;
+BEGIN
+	PERFORM fleet.check_setup();
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	LOCK TABLE fleet.map IN SHARE ROW EXCLUSIVE MODE;
+	SELECT m.version INTO old_version FROM fleet.map AS m;
+	INSERT INTO fleet.map_log (version, change, dtxid) VALUES (new_version, COALESCE(map->>'change', 'unknown'), dtxid);
+	IF redo AND (old_version >= new_version OR leaving AND old_version IS NULL) THEN
+		RETURN;
+	ELSIF old_version <> new_version - 1 AND NOT redo THEN
+		RAISE EXCEPTION 'the region map has changed meanwhile'
+			USING ERRCODE = 'RF007', DETAIL = format('Node "%s" has version %s, the change makes version %s.',
+				fleet.node_name(), old_version, new_version),
+			HINT = 'If the node is part of another map, remove its region there first; otherwise try again.';
+	END IF;
+
+	FOR r IN SELECT m.name FROM fleet.map_regions AS m
+		WHERE NOT map->'regions' @> jsonb_build_array(jsonb_build_object('name', m.name))
+		ORDER BY m.name = fleet.own_region() DESC	-- the one that can refuse, first
+	LOOP
+		PERFORM fleet.drop_region(r.name);
+		DELETE FROM fleet.map_regions AS m WHERE m.name = r.name;
+	END LOOP;
+	FOR r IN SELECT * FROM jsonb_to_recordset(map->'regions') AS x(name text, node text, server text[], mapping text[]) LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = r.name);
+		IF NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = 'fleet_' || r.name) THEN
+			PERFORM fleet.create_server(r.name, r.server, r.mapping);
+		END IF;
+		PERFORM fleet.create_partitions(r.name, r.node = (SELECT n.name FROM fleet.node AS n));
+	END LOOP;
+	INSERT INTO fleet.map_regions AS m
+		SELECT x.* FROM jsonb_populate_recordset(NULL::fleet.map_regions, map->'regions') AS x
+		ON CONFLICT (name) DO UPDATE SET node = excluded.node, capacity = excluded.capacity, geofence = excluded.geofence;
+	DELETE FROM fleet.map;
+	IF NOT leaving THEN
+		INSERT INTO fleet.map (version) VALUES (new_version);
+	END IF;
+	PERFORM fleet.map_changed();
+END
+$$;
+COMMENT ON FUNCTION fleet.apply_map(text, jsonb, boolean) IS 'internal: makes this node''s region map, servers and partitions the given ones';
+REVOKE EXECUTE ON FUNCTION fleet.apply_map(text, jsonb, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.apply_map(text, jsonb, boolean) TO fleet_node;
+
+CREATE FUNCTION fleet.redo(dtxid text, requests jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	request jsonb;
+BEGIN
+	FOR request IN SELECT * FROM jsonb_array_elements(requests) LOOP
+		CASE request->>'kind'
+			WHEN 'arrive' THEN PERFORM fleet.arrive(dtxid, request->'payload', 0, true);
+			WHEN 'depart' THEN PERFORM fleet.depart_again(dtxid, request->'payload');
+			WHEN 'map' THEN PERFORM fleet.apply_map(dtxid, request->'payload', true);
+		END CASE;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.redo(text, jsonb) IS
+	'internal: makes the requests of a branch again whose PREPARE was lost; harmless where they were applied';
+REVOKE EXECUTE ON FUNCTION fleet.redo(text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.redo(text, jsonb) TO fleet_node;
+
+CREATE FUNCTION fleet.change_map(change text, regions jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	new_version bigint := COALESCE((SELECT m.version FROM fleet.map AS m), 0) + 1;
+	peers text[] := ARRAY(SELECT m.name FROM fleet.map_regions AS m UNION SELECT r->>'name' FROM jsonb_array_elements(regions) AS r);
+	own_node text := fleet.node_name();
+	peer text;
+BEGIN
+	-- The peers first: a region that leaves is not on the map afterwards.
+	FOREACH peer IN ARRAY peers LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = peer AND m.node = own_node)
+			OR regions @> jsonb_build_array(jsonb_build_object('name', peer, 'node', own_node));
+		PERFORM fleet.request_map(peer, jsonb_build_object('version', new_version, 'change', change,
+			'regions', CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
+	END LOOP;
+	PERFORM fleet.apply_map(NULL, jsonb_build_object('version', new_version, 'change', change, 'regions', regions), false);
+	RETURN new_version;
+END
+$$;
+COMMENT ON FUNCTION fleet.change_map(text, jsonb) IS 'internal: applies a region map on all nodes, in this transaction';
+REVOKE EXECUTE ON FUNCTION fleet.change_map(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.begin_map_change() RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF fleet.node_name() IS NULL THEN
+		RAISE EXCEPTION 'this database has no node identity'
+			USING ERRCODE = 'RF011', HINT = 'Call fleet.init_node(name) once in this database.';
+	END IF;
+	IF NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+		RAISE EXCEPTION 'permission denied to change the region map'
+			USING ERRCODE = 'insufficient_privilege', DETAIL = 'It creates foreign servers with user mappings, so it needs a superuser.';
+	END IF;
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	LOCK TABLE fleet.map IN SHARE ROW EXCLUSIVE MODE;
+	RETURN COALESCE(fleet.map_payload(fleet.own_region())->'regions', '[]');
+END
+$$;
+COMMENT ON FUNCTION fleet.begin_map_change() IS 'internal: checks and locks, returns the regions as they are';
+REVOKE EXECUTE ON FUNCTION fleet.begin_map_change() FROM PUBLIC;
+
+CREATE FUNCTION fleet.check_geofence(region text, geofence geometry) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	problem text := fleet.geofence_problem(geofence);
+	other record;
+BEGIN
+	IF problem IS NOT NULL THEN
+		RAISE EXCEPTION 'the geofence of region "%" cannot be used', region
+			USING ERRCODE = 'RF013', DETAIL = format('A geofence is a MultiPolygon of SRID 4326; %s.', problem),
+			HINT = 'ST_Multi, ST_SetSRID, ST_Transform and ST_MakeValid may help.';
+	END IF;
+	SELECT * INTO other FROM fleet.geofence_overlaps(geofence, region) ORDER BY area_m2 DESC LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'the geofence of region "%" overlaps with region "%"', region, other.region
+			USING ERRCODE = 'RF014', DETAIL = format('They share %s square metres.', round(other.area_m2::numeric, 1)),
+			HINT = 'Cut it with ST_Difference.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_geofence(text, geometry) IS 'raises an error where this cannot be the geofence of the region';
+REVOKE EXECUTE ON FUNCTION fleet.check_geofence(text, geometry) FROM PUBLIC;
+
+CREATE FUNCTION fleet.add_region(name text, geofence geometry, conninfo text, capacity integer DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions jsonb := fleet.begin_map_change();
+	mapping_options text[] := ARRAY['user', 'password', 'sslcert', 'sslkey', 'sslpassword'];
+	server text[];
+	mapping text[];
+	peer text;
+BEGIN
+	IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,47}$' THEN
+		RAISE EXCEPTION '"%" cannot be the name of a region', name
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'A name is 1 to 48 lower-case letters, digits and underscores, and begins with a letter.';
+	ELSIF conninfo IS NULL OR capacity < 0 THEN
+		RAISE EXCEPTION 'conninfo must not be null, and capacity not negative' USING ERRCODE = 'invalid_parameter_value';
+	ELSIF EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = add_region.name) THEN
+		RAISE EXCEPTION 'region "%" already exists', name USING ERRCODE = 'duplicate_object';
+	END IF;
+	PERFORM fleet.check_geofence(name, geofence);
+	SELECT array_agg(c.keyword || '=' || c.value) FILTER (WHERE c.keyword <> ALL (mapping_options)),
+		array_agg(c.keyword || '=' || c.value) FILTER (WHERE c.keyword = ANY (mapping_options))
+		INTO server, mapping FROM fleet.parse_conninfo(conninfo) AS c;
+	server := server || ARRAY['async_capable=true', 'truncatable=false'];
+	IF NOT EXISTS (SELECT FROM unnest(server) AS o WHERE o LIKE 'connect_timeout=%') THEN
+		server := server || 'connect_timeout=2'::text;
+	END IF;
+	IF NOT EXISTS (SELECT FROM unnest(mapping) AS o WHERE o LIKE 'user=%') THEN
+		mapping := mapping || 'user=fleet_node'::text;
+	END IF;
+	mapping := mapping || 'password_required=false'::text;
+	PERFORM fleet.create_server(name, server, mapping);
+
+	peer := fleet.ask(name, 'SELECT fleet.node_name()');
+	IF peer IS NULL THEN
+		RAISE EXCEPTION 'the database at this conninfo has no node identity'
+			USING ERRCODE = 'RF011', HINT = 'Call fleet.init_node(name) once in that database.';
+	ELSIF EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.node = peer) THEN
+		RAISE EXCEPTION 'node "%" owns region "%" already', peer, (SELECT m.name FROM fleet.map_regions AS m WHERE m.node = peer)
+			USING ERRCODE = 'duplicate_object', DETAIL = 'A node owns one region.';
+	ELSIF fleet.own_region() IS NULL AND peer <> fleet.node_name() THEN
+		RAISE EXCEPTION 'node "%" is not part of a region map', fleet.node_name()
+			USING ERRCODE = 'RF004', DETAIL = format('It was asked to add the region of node "%s".', peer),
+			HINT = 'Add this node''s own region first, or call a node that owns one.';
+	END IF;
+	RETURN fleet.change_map(format('add region %s', name), regions || jsonb_build_array(jsonb_build_object(
+		'name', name, 'node', peer, 'capacity', capacity, 'geofence', geofence::text,
+		'server', to_jsonb(server), 'mapping', to_jsonb(mapping))));
+END
+$$;
+COMMENT ON FUNCTION fleet.add_region(text, geometry, text, integer) IS
+	'adds a region, owned by the node at conninfo, to the map of all nodes; returns the new map version';
+REVOKE EXECUTE ON FUNCTION fleet.add_region(text, geometry, text, integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.edit_region(name text, change text, fields jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions jsonb := fleet.begin_map_change();
+BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = edit_region.name) THEN
+		RAISE EXCEPTION 'region "%" does not exist', name
+			USING ERRCODE = 'RF004', HINT = 'The view fleet.regions lists them.';
+	END IF;
+	RETURN fleet.change_map(change, (SELECT COALESCE(jsonb_agg(CASE WHEN r->>'name' = name THEN r || fields ELSE r END), '[]')
+		FROM jsonb_array_elements(regions) AS r WHERE fields <> '{}' OR r->>'name' <> name));
+END
+$$;
+COMMENT ON FUNCTION fleet.edit_region(text, text, jsonb) IS 'internal: changes fields of a region on all nodes; no fields = removes it';
+REVOKE EXECUTE ON FUNCTION fleet.edit_region(text, text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.remove_region(name text) RETURNS bigint
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT fleet.edit_region(name, 'remove region ' || name, '{}');
+END;
+COMMENT ON FUNCTION fleet.remove_region(text) IS
+	'removes a region that owns nothing from the map of all nodes; returns the new map version';
+REVOKE EXECUTE ON FUNCTION fleet.remove_region(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_geofence(name text, geofence geometry) RETURNS bigint
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM fleet.check_geofence(name, geofence);
+	RETURN fleet.edit_region(name, 'set geofence of ' || name, jsonb_build_object('geofence', geofence::text));
+END
+$$;
+COMMENT ON FUNCTION fleet.set_geofence(text, geometry) IS 'changes a geofence on all nodes; returns the new map version';
+REVOKE EXECUTE ON FUNCTION fleet.set_geofence(text, geometry) FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_capacity(name text, capacity integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF capacity < 0 THEN
+		RAISE EXCEPTION 'capacity must not be negative' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	RETURN fleet.edit_region(name, format('set capacity of %s to %s', name, COALESCE(capacity::text, 'none')),
+		jsonb_build_object('capacity', capacity));
+END
+$$;
+COMMENT ON FUNCTION fleet.set_capacity(text, integer) IS
+	'how many open rides a region takes by handoff, null = no limit; returns the new map version';
+REVOKE EXECUTE ON FUNCTION fleet.set_capacity(text, integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.region_rides(region text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	rides bigint;
+BEGIN
+	EXECUTE format('SELECT count(*) FROM fleet.rides WHERE region = %L', region) INTO rides;
+	RETURN rides;
+EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnection THEN
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.region_rides(text) IS 'rides that a region owns, null where its node cannot be reached';
+
+CREATE VIEW fleet.regions AS
+	SELECT r.name, r.node, CASE WHEN r.rides IS NULL THEN 'unreachable' ELSE 'active' END AS state,
+		r.capacity, r.rides, r.version AS map_version
+	FROM (SELECT m.name, m.node, m.capacity, fleet.region_rides(m.name) AS rides, v.version
+			FROM fleet.map_regions AS m CROSS JOIN fleet.map AS v) AS r;
+COMMENT ON VIEW fleet.regions IS 'the regions, with the rides that each owns now';
+
+-- ---------------------------------------------------------------------------
+-- track: position reports
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE fleet.fix_result AS (outcome text, region text, epoch bigint);
+COMMENT ON TYPE fleet.fix_result IS
+	'what became of a fix: accepted, stale, implausible or moved; the vehicle''s region and epoch after it';
+
+CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at timestamptz DEFAULT now(),
+	speed_kmh float8 DEFAULT NULL, heading float8 DEFAULT NULL, accuracy_m float8 DEFAULT NULL,
+	battery_pct float8 DEFAULT NULL, altitude_m float8 DEFAULT NULL, status fleet.vehicle_status DEFAULT NULL)
+	RETURNS fleet.fix_result
+	AS 'MODULE_PATHNAME', 'fleet_track_report_fix'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.report_fix(text, float8, float8, timestamptz, float8, float8, float8, float8, float8, fleet.vehicle_status) IS
+	'one position report of a vehicle of this region; newest wins; hands it off with its open ride when it has crossed a border';
+
+-- ---------------------------------------------------------------------------
+-- verify: the invariants, checked
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.inventory() RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	result jsonb;
+BEGIN
+	EXECUTE format($sql$
+		WITH live AS (SELECT 'ride' AS kind, ride_id AS key, epoch FROM fleet.%I
+			UNION ALL SELECT 'vehicle', vehicle_id, epoch FROM fleet.%I)
+		SELECT jsonb_build_object(
+			'live', (SELECT jsonb_agg(jsonb_build_array(kind, key, epoch)) FROM live),
+			'gone', (SELECT jsonb_agg(jsonb_build_array(kind, key, epoch, target)) FROM fleet.departures),
+			'prepared', (SELECT jsonb_agg(gid) FROM pg_prepared_xacts
+				WHERE database = current_database() AND gid LIKE 'fleet:%%'),
+			'unlogged', (SELECT jsonb_agg(jsonb_build_array(kind, key)) FROM (
+				SELECT kind, key, epoch FROM live WHERE epoch > 1
+				UNION ALL SELECT kind, key, epoch FROM fleet.departures WHERE target IS NOT NULL) AS moved
+				WHERE NOT EXISTS (SELECT FROM fleet.handoff_log AS h WHERE h.epoch = moved.epoch
+					AND CASE WHEN moved.kind = 'ride' THEN h.ride_id = moved.key
+						ELSE h.ride_id IS NULL AND h.vehicle_id = moved.key END)))
+		$sql$, 'rides_' || own, 'vehicles_' || own) INTO result;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION fleet.inventory() IS 'internal: what this node has and had, for fleet.verify on any node';
+REVOKE EXECUTE ON FUNCTION fleet.inventory() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.inventory() TO fleet_node;
+
+CREATE FUNCTION fleet.verify_once() RETURNS TABLE (check_name text, id text)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY
+	WITH node AS MATERIALIZED (
+		SELECT m.name AS region, fleet.ask(m.name, 'SELECT fleet.inventory()')::jsonb AS has FROM fleet.map_regions AS m
+	), live AS MATERIALIZED (
+		SELECT n.region, e->>0 AS kind, e->>1 AS key, (e->>2)::bigint AS epoch
+		FROM node AS n, jsonb_array_elements(NULLIF(n.has->'live', 'null')) AS e
+	), gone AS MATERIALIZED (
+		SELECT n.region, e->>0 AS kind, e->>1 AS key, (e->>2)::bigint AS epoch, e->>3 AS target
+		FROM node AS n, jsonb_array_elements(NULLIF(n.has->'gone', 'null')) AS e
+	)
+	SELECT 'doubled', l.kind || ' ' || l.key FROM live AS l GROUP BY l.kind, l.key HAVING count(*) > 1
+	UNION ALL
+	SELECT 'missing', g.kind || ' ' || g.key FROM gone AS g WHERE g.target IS NOT NULL
+		AND NOT EXISTS (SELECT FROM live AS l WHERE l.kind = g.kind AND l.key = g.key AND l.epoch >= g.epoch)
+		AND NOT EXISTS (SELECT FROM gone AS o WHERE o.kind = g.kind AND o.key = g.key
+			AND (o.epoch > g.epoch OR o.target IS NULL AND o.epoch >= g.epoch))
+	UNION ALL
+	SELECT 'orphaned_locks', e #>> '{}' FROM node AS n, jsonb_array_elements(NULLIF(n.has->'prepared', 'null')) AS e
+	UNION ALL
+	SELECT 'unlogged', (e->>0) || ' ' || (e->>1) FROM node AS n, jsonb_array_elements(NULLIF(n.has->'unlogged', 'null')) AS e;
+END
+$$;
+COMMENT ON FUNCTION fleet.verify_once() IS 'internal: what looks wrong in one look at all nodes; while rides move, some of it only seems so';
+REVOKE EXECUTE ON FUNCTION fleet.verify_once() FROM PUBLIC;
+
+CREATE FUNCTION fleet.verify() RETURNS TABLE (check_name text, problems bigint, ids text[])
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	suspects text[];	-- check and id, as one text
+	again text[];
+BEGIN
+	-- The nodes are read one after the other, so a ride that moves meanwhile can
+	-- seem doubled or missing once; what is wrong is seen each time.
+	FOR round IN 1 .. 3 LOOP
+		again := ARRAY(SELECT v.check_name || ' ' || v.id FROM fleet.verify_once() AS v);
+		suspects := CASE WHEN round = 1 THEN again
+			ELSE ARRAY(SELECT unnest(suspects) INTERSECT SELECT unnest(again)) END;
+		EXIT WHEN suspects = '{}';
+		PERFORM pg_sleep(0.5);
+	END LOOP;
+	RETURN QUERY SELECT c.name, count(s.s), COALESCE(array_agg(substr(s.s, length(c.name) + 2) ORDER BY s.s)
+			FILTER (WHERE s.s IS NOT NULL), '{}')
+		FROM unnest(ARRAY['doubled', 'missing', 'orphaned_locks', 'unlogged']) WITH ORDINALITY AS c(name, n)
+			LEFT JOIN unnest(suspects) AS s(s) ON split_part(s.s, ' ', 1) = c.name
+		GROUP BY c.name, c.n ORDER BY c.n;
+END
+$$;
+COMMENT ON FUNCTION fleet.verify() IS
+	'over all regions: rides or vehicles that are doubled, missing, locked by orphans, or whose handoff is not logged';
+REVOKE EXECUTE ON FUNCTION fleet.verify() FROM PUBLIC;

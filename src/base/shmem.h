@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.h
+ *	  Shared memory for all rooms.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/base/shmem.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_BASE_SHMEM_H
+#define FLEET_BASE_SHMEM_H
+
+#include "postgres.h"
+
+typedef void (*FleetShmemInit) (void *area);
+
+extern void fleet_base_shmem_reserve(const char *name, Size size,
+									 FleetShmemInit init, void **area);
+extern void fleet_base_shmem_reserve_slots(const char *name, Size size, Size slot,
+										   FleetShmemInit init, void **area);
+extern void fleet_base_shmem_install(void);
+extern bool fleet_base_is_loaded(void);
+extern void fleet_base_require_loaded(void);
+
+#endif							/* FLEET_BASE_SHMEM_H */

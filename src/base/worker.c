@@ -1,0 +1,330 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  One background worker in each database that is a node.
+ *
+ * A launcher, started with the server, looks at all databases and starts a
+ * resolver in each.  A resolver that finds no fleet node in its database says
+ * so and ends; that database is left alone until fleet.init_node() there asks
+ * for a worker.  A resolver that dies is started again at the launcher's next
+ * round.
+ *
+ * Each database has a slot.  A worker owns its slot only while the slot's
+ * generation is the one it was started with, so that one which is slow to end
+ * cannot clear the slot of its successor.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/base/worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+
+#include "base/shmem.h"
+#include "base/worker.h"
+
+#define WORKER_SLOTS		64
+#define LAUNCHER_NAP_MS		2000
+
+typedef enum SlotState
+{
+	SLOT_FREE,
+	SLOT_WANTED,				/* to be started at the next round */
+	SLOT_STARTED,				/* a worker was asked for or runs */
+	SLOT_NO_NODE				/* the database has no node: leave it alone */
+} SlotState;
+
+typedef struct WorkerSlot
+{
+	Oid			database;
+	SlotState	state;
+	uint32		generation;
+	PGPROC	   *proc;			/* of the running worker, or NULL */
+} WorkerSlot;
+
+typedef struct WorkerShared
+{
+	LWLock		lock;
+	PGPROC	   *launcher;
+	WorkerSlot	slots[WORKER_SLOTS];
+} WorkerShared;
+
+PGDLLEXPORT void fleet_base_launcher_main(Datum main_arg);
+
+static WorkerShared *shared = NULL;
+static int	my_slot = -1;
+static uint32 my_generation = 0;
+
+static void
+init_shared(void *area)
+{
+	WorkerShared *s = area;
+
+	memset(s, 0, sizeof(WorkerShared));
+	LWLockInitialize(&s->lock, LWLockNewTrancheId());
+}
+
+void
+fleet_base_worker_init(void)
+{
+	BackgroundWorker worker = {0};
+
+	fleet_base_shmem_reserve("fleet workers", sizeof(WorkerShared), init_shared,
+							 (void **) &shared);
+	strlcpy(worker.bgw_name, "fleet launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "fleet launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "fleet", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "fleet_base_launcher_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&worker);
+}
+
+/* The slot of a database, or a free one for it, or NULL.  Lock held. */
+static WorkerSlot *
+slot_of(Oid database, bool create)
+{
+	WorkerSlot *free_slot = NULL;
+
+	for (int i = 0; i < WORKER_SLOTS; i++)
+	{
+		if (shared->slots[i].state == SLOT_FREE)
+		{
+			if (free_slot == NULL)
+				free_slot = &shared->slots[i];
+		}
+		else if (shared->slots[i].database == database)
+			return &shared->slots[i];
+	}
+	if (create && free_slot != NULL)
+	{
+		free_slot->database = database;
+		free_slot->state = SLOT_WANTED;
+		free_slot->proc = NULL;
+	}
+	return create ? free_slot : NULL;
+}
+
+/* This database is a node now: have a worker started. */
+void
+fleet_base_worker_wanted(Oid database)
+{
+	WorkerSlot *slot;
+
+	fleet_base_require_loaded();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database, true);
+	if (slot != NULL && slot->state == SLOT_NO_NODE)
+		slot->state = SLOT_WANTED;
+	if (shared->launcher != NULL)
+		SetLatch(&shared->launcher->procLatch);
+	LWLockRelease(&shared->lock);
+	if (slot == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("fleet runs workers in at most %d databases of one server", WORKER_SLOTS)));
+}
+
+/* Have the worker of a database look at its work now.  Never throws. */
+void
+fleet_base_worker_wake(Oid database)
+{
+	WorkerSlot *slot;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	slot = slot_of(database, false);
+	if (slot != NULL && slot->proc != NULL)
+		SetLatch(&slot->proc->procLatch);
+	LWLockRelease(&shared->lock);
+}
+
+static void
+leave_slot(int code, Datum arg)
+{
+	WorkerSlot *slot = &shared->slots[my_slot];
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (slot->generation == my_generation)
+	{
+		slot->proc = NULL;
+		if (slot->state == SLOT_STARTED)
+			slot->state = SLOT_WANTED;
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * First step of a worker: take the slot it was started for and connect to its
+ * database.  False where the slot is no longer its own.
+ */
+bool
+fleet_base_worker_start(Datum main_arg)
+{
+	WorkerSlot *slot;
+	Oid			database;
+	bool		mine;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	my_slot = DatumGetInt32(main_arg);
+	memcpy(&my_generation, MyBgworkerEntry->bgw_extra, sizeof(my_generation));
+	slot = &shared->slots[my_slot];
+	before_shmem_exit(leave_slot, (Datum) 0);
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	mine = slot->generation == my_generation && slot->state == SLOT_STARTED;
+	database = slot->database;
+	if (mine)
+		slot->proc = MyProc;
+	LWLockRelease(&shared->lock);
+	if (mine)
+		BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	return mine;
+}
+
+/* Last step of a worker that found no node in its database. */
+void
+fleet_base_worker_not_wanted(void)
+{
+	WorkerSlot *slot = &shared->slots[my_slot];
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (slot->generation == my_generation && slot->state == SLOT_STARTED)
+		slot->state = SLOT_NO_NODE;
+	LWLockRelease(&shared->lock);
+}
+
+static void
+start_worker(int index)
+{
+	BackgroundWorker worker = {0};
+	WorkerSlot *slot = &shared->slots[index];
+	Oid			database;
+	uint32		generation;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	database = slot->database;
+	generation = ++slot->generation;
+	slot->state = SLOT_STARTED;
+	LWLockRelease(&shared->lock);
+
+	snprintf(worker.bgw_name, BGW_MAXLEN, "fleet resolver for database %u", database);
+	strlcpy(worker.bgw_type, "fleet resolver", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "fleet", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "fleet_commit_resolver_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = Int32GetDatum(index);
+	memcpy(worker.bgw_extra, &generation, sizeof(generation));
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		slot->state = SLOT_WANTED;
+		LWLockRelease(&shared->lock);
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("fleet could not start a resolver"),
+				 errhint("Raise max_worker_processes.")));
+	}
+}
+
+/* All databases that can be connected to, as a list of OIDs. */
+static List *
+list_databases(void)
+{
+	List	   *databases = NIL;
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (db->datallowconn && !db->datistemplate)
+			databases = lappend_oid(databases, db->oid);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return databases;
+}
+
+/* Give each database a slot; free those of dropped ones. */
+static void
+look_at_databases(void)
+{
+	bool		seen[WORKER_SLOTS] = {false};
+	List	   *databases;
+	ListCell   *cell;
+
+	StartTransactionCommand();
+	databases = list_databases();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	foreach(cell, databases)
+	{
+		WorkerSlot *slot = slot_of(lfirst_oid(cell), true);
+
+		if (slot != NULL)
+			seen[slot - shared->slots] = true;
+	}
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (!seen[i] && shared->slots[i].proc == NULL)
+			shared->slots[i].state = SLOT_FREE;
+	LWLockRelease(&shared->lock);
+	CommitTransactionCommand();
+}
+
+static void
+leave_launcher(int code, Datum arg)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->launcher = NULL;
+	LWLockRelease(&shared->lock);
+}
+
+void
+fleet_base_launcher_main(Datum main_arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->launcher = MyProc;
+	LWLockRelease(&shared->lock);
+	before_shmem_exit(leave_launcher, (Datum) 0);
+
+	for (;;)
+	{
+		look_at_databases();
+		for (int i = 0; i < WORKER_SLOTS; i++)
+			if (shared->slots[i].state == SLOT_WANTED)
+				start_worker(i);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LAUNCHER_NAP_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.h
+ *	  The one transaction callback of the extension.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/base/xact.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_BASE_XACT_H
+#define FLEET_BASE_XACT_H
+
+#include "postgres.h"
+
+/*
+ * What a room wants to hear.  committed and aborted must not throw and must
+ * be bounded in time; the others may raise an error, which aborts.  level is
+ * the nesting level of the subtransaction that ends (2 is the first
+ * savepoint).
+ */
+typedef struct FleetXactHandlers
+{
+	void		(*pre_commit) (void);
+	void		(*pre_prepare) (void);
+	void		(*committed) (void);
+	void		(*aborted) (void);
+	void		(*sub_pre_commit) (int level);
+	void		(*sub_aborted) (int level);
+} FleetXactHandlers;
+
+extern void fleet_base_xact_handle(const FleetXactHandlers *handlers);
+
+#endif							/* FLEET_BASE_XACT_H */

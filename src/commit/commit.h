@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * commit.h
+ *	  Distributed commit: the caller's transaction and its branches on other
+ *	  nodes.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/commit/commit.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_COMMIT_COMMIT_H
+#define FLEET_COMMIT_COMMIT_H
+
+#include "postgres.h"
+
+typedef struct FleetBranch FleetBranch;
+
+extern int	fleet_commit_prepare_timeout;	/* ms */
+extern int	fleet_commit_commit_timeout;	/* ms */
+extern int	fleet_commit_lock_timeout;	/* ms */
+
+extern void fleet_commit_init(void);
+extern const char *fleet_commit_begin(void);
+extern void fleet_commit_want_worker(void);
+extern FleetBranch *fleet_commit_join(const char *region);
+extern char *fleet_commit_ask(FleetBranch *branch, const char *sql, int nparams,
+							  const char *const *params);
+extern void fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
+							  const char *const *params);
+extern void fleet_commit_record(FleetBranch *branch, const char *kind,
+								const char *payload);
+
+#endif							/* FLEET_COMMIT_COMMIT_H */

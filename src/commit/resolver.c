@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.c
+ *	  The background worker that finishes in-doubt transactions.
+ *
+ * It works both ways, every fleet.resolve_interval and whenever its latch is
+ * set:
+ *
+ *	push (push.c)	what this node coordinated and somebody has not confirmed;
+ *	pull (pull.c)	what is prepared on this node and not finished.
+ *
+ * Either way alone would do as long as both nodes live; together they also
+ * finish what one of them forgot or cannot know.
+ *
+ * Nothing waits for something that is stuck.  A gid that fails for reasons of
+ * its own backs off alone, to half a minute at the most.  A peer that cannot be reached is left out
+ * for a moment; of several such peers each round tries one, so a round is
+ * never delayed by more than one failed attempt.
+ *
+ * Each step is a transaction of its own.  An error ends the step, is logged,
+ * and the next round begins anew from the tables.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/commit/resolver.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/plan.h"
+#include "base/worker.h"
+#include "commit/resolver.h"
+#include "region/map.h"
+
+PGDLLEXPORT void fleet_commit_resolver_main(Datum main_arg);
+
+int			fleet_commit_resolve_interval = 1000;
+
+/* Regions whose node could not be reached, in the order in which to try them. */
+static List *unreachable = NIL;
+static bool tried_unreachable = false;
+
+static FleetPlan failed_plan = {
+	"INSERT INTO fleet.resolution AS r (gid, attempts, last_error, next_try)"
+	" VALUES ($1, 1, $2, now() + $3 * interval '1 second')"
+	" ON CONFLICT (gid) DO UPDATE SET attempts = r.attempts + 1, last_error = $2,"
+	" next_try = now() + least($3 * 2 ^ least(r.attempts, 10), 30) * interval '1 second'"
+	" WHERE $3 > 0 OR r.last_error IS DISTINCT FROM $2",
+	3, {TEXTOID, TEXTOID, FLOAT8OID}
+};
+static FleetPlan forget_plan = {
+	"DELETE FROM fleet.resolution AS r WHERE"
+	" NOT EXISTS (SELECT FROM fleet.decisions AS d WHERE d.dtxid || ':' || d.branch = r.gid)"
+	" AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p WHERE p.gid = r.gid)"
+};
+static FleetPlan node_plan = {
+	"SELECT 1 FROM fleet.node"
+};
+static FleetPlan incarnation_plan = {
+	"UPDATE fleet.node SET incarnation = $1, incarnation_since = now()"
+	" WHERE incarnation <> $1",
+	1, {TEXTOID}
+};
+
+static bool
+same_string(const char *a, const char *b)
+{
+	return strcmp(a, b) == 0;
+}
+
+static void
+mark_unreachable(const char *region)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	unreachable = lappend(unreachable, pstrdup(region));
+	MemoryContextSwitchTo(old);
+}
+
+/* Take a region off the list.  True if it was on it, and *first if it is next. */
+static bool
+unmark_unreachable(const char *region, bool only_first)
+{
+	ListCell   *cell;
+
+	foreach(cell, unreachable)
+	{
+		if (same_string(lfirst(cell), region))
+		{
+			pfree(lfirst(cell));
+			unreachable = foreach_delete_current(unreachable, cell);
+			return true;
+		}
+		if (only_first)
+			break;
+	}
+	return false;
+}
+
+static bool
+is_unreachable(const char *region)
+{
+	ListCell   *cell;
+
+	foreach(cell, unreachable)
+		if (same_string(lfirst(cell), region))
+			return true;
+	return false;
+}
+
+/*
+ * A connection to the node of a region, or NULL with a reason: it cannot be
+ * reached, or could not be a moment ago and it is another's turn to be tried.
+ */
+FleetConn *
+fleet_commit_peer(const char *region, char **error)
+{
+	FleetConn  *conn;
+
+	if (is_unreachable(region))
+	{
+		if (tried_unreachable || !unmark_unreachable(region, true))
+		{
+			*error = pstrdup("the node cannot be reached");
+			return NULL;
+		}
+		tried_unreachable = true;
+	}
+	conn = fleet_remote_try_connect(region, error);
+	if (conn == NULL)
+		mark_unreachable(region);
+	return conn;
+}
+
+/* Keep what went wrong with a gid, and have it wait, if it is its own fault. */
+void
+fleet_commit_failed(const char *gid, const char *error, bool back_off)
+{
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(gid);
+	values[1] = CStringGetTextDatum(error);
+	values[2] = Float8GetDatum(back_off ? fleet_commit_resolve_interval / 1000.0 : 0.0);
+	SPI_connect();
+	fleet_base_plan_execute(&failed_plan, NULL, values, NULL);
+	SPI_finish();
+}
+
+/* Split off the doubts about the first one's peer. */
+List *
+fleet_commit_next_peer(List *doubts, List **rest)
+{
+	FleetDoubt *first = linitial(doubts);
+	List	   *same = NIL;
+	ListCell   *cell;
+
+	*rest = NIL;
+	foreach(cell, doubts)
+	{
+		FleetDoubt *doubt = lfirst(cell);
+
+		if (same_string(doubt->region, first->region))
+			same = lappend(same, doubt);
+		else
+			*rest = lappend(*rest, doubt);
+	}
+	return same;
+}
+
+/* A text[] of C strings. */
+Datum
+fleet_commit_text_array(List *strings)
+{
+	Datum	   *elems = palloc(sizeof(Datum) * Max(list_length(strings), 1));
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, strings)
+		elems[n++] = CStringGetTextDatum(lfirst(cell));
+	return PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Is there (still) a node in this database?  Also keeps its incarnation. */
+static bool
+look_at_node(void)
+{
+	Oid			namespace;
+	bool		found = false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	namespace = get_namespace_oid("fleet", true);
+	if (OidIsValid(namespace) &&
+		OidIsValid(get_relname_relid("resolution", namespace)))
+	{
+		Datum		incarnation = CStringGetTextDatum(fleet_region_incarnation());
+
+		SPI_connect();
+		found = fleet_base_plan_execute(&node_plan, NULL, NULL, NULL) > 0;
+		if (found && fleet_base_plan_execute(&incarnation_plan, NULL, &incarnation, NULL) > 0)
+			ereport(LOG,
+					(errmsg("fleet: this node has a new incarnation, it was promoted or restored")));
+		SPI_finish();
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return found;
+}
+
+static void
+forget_resolved(MemoryContext context)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	fleet_base_plan_execute(&forget_plan, NULL, NULL, NULL);
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Run one step; an error in it is logged and ends only the step. */
+static void
+run_step(void (*step) (MemoryContext), MemoryContext context)
+{
+	MemoryContextReset(context);
+	PG_TRY();
+	{
+		step(context);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
+void
+fleet_commit_resolver_main(Datum main_arg)
+{
+	MemoryContext context;
+
+	if (!fleet_base_worker_start(main_arg))
+		return;
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("application_name", "fleet resolver", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("fleet.connect_timeout", "500", PGC_USERSET, PGC_S_SESSION);
+	context = AllocSetContextCreate(TopMemoryContext, "fleet resolver round",
+									ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (!look_at_node())
+		{
+			fleet_base_worker_not_wanted();
+			proc_exit(0);
+		}
+		tried_unreachable = false;
+		run_step(fleet_commit_push, context);
+		run_step(fleet_commit_pull, context);
+		run_step(forget_resolved, context);
+
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 fleet_commit_resolve_interval, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}

@@ -1,0 +1,625 @@
+/*-------------------------------------------------------------------------
+ *
+ * geofence_grid.c
+ *	  Divide the plane into cells, each with the edges that come near it.
+ *
+ * One grid is made from a list of edges in four steps:
+ *
+ * 1. Choose the number of cells.  If the edges then are listed too often (long
+ *	  edges that cross many cells), try half as many a side.  This, and a
+ *	  budget for all grids together, bounds the memory whatever the input.
+ * 2. Count the runs of each cell, then write them down cell by cell.
+ * 3. Go through the cells row by row, and carry along the set of regions that
+ *	  hold the lower left corner of the cell.  It is empty at the first corner,
+ *	  which lies outside everything, and changes by the edges that cross the
+ *	  path to the next corner; these are all in the list of the cell.
+ * 4. Each cell becomes empty, a region, a leaf, or a grid of its own.
+ *
+ * Edges are taken in order of vertices, so the runs of a cell are in order of
+ * regions without sorting.
+ *
+ * Copyright (c) 2026, the fleet authors
+ * src/geo/geofence_grid.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <string.h>
+
+#include "geo/geofence_int.h"
+
+#define MAX_DEPTH			6		/* grids within grids */
+#define MAX_SIDE			1024	/* cells a side of one grid */
+#define LEAF_EDGES			10		/* a cell with more is divided */
+#define EDGES_PER_CELL		2		/* aimed at when a cell is divided */
+
+/*
+ * Cells keep edges that come this close, in parts of a cell; a cell is never
+ * so small that this is near the rounding of a coordinate (3e-14).
+ */
+#define MARGIN				(1.0 / 1024)
+#define MIN_CELL_DEGREES	1e-6
+
+/* The first grid begins this far outside of everything. */
+#define RIM_DEGREES			1e-4
+
+/* No edge has this number, nor the one after it. */
+#define NO_EDGE				0xfffffff0u
+
+/* A set of regions: in no order, with the place of each that is in it. */
+typedef struct RegionSet
+{
+	int32_t    *members;
+	int32_t    *place;			/* by region; -1 when not in the set */
+	int32_t		count;
+} RegionSet;
+
+typedef struct Work
+{
+	FleetGeoGeofence *fence;
+	const FleetGeoPoint *points;
+	const FleetGeoRegion *regions;
+	int32_t		nregions;
+	uint64_t	budget;			/* edges that may still be listed */
+	RegionSet	column[MAX_DEPTH];	/* at the first corner of the row */
+	RegionSet	row[MAX_DEPTH]; /* at the corner we are at */
+} Work;
+
+/* One grid while it is made. */
+typedef struct Frame
+{
+	FleetGeoGrid grid;
+	double		width;
+	double		height;
+	double	   *x;				/* nx + 1 */
+	double	   *y;				/* ny + 1 */
+	uint32_t   *next;			/* per cell and one: where its runs end */
+	uint32_t   *last;			/* per cell: the edge listed last */
+	FleetGeoRun *runs;			/* NULL while counting */
+	uint64_t	listed;			/* edges, as often as they are listed */
+} Frame;
+
+static FleetGeoStatus build_grid(Work *work, int depth, Frame *frame,
+								 const FleetGeoRun *runs, uint32_t nruns,
+								 uint32_t *result);
+
+static bool
+set_init(FleetGeoGeofence *fence, RegionSet *set, int32_t nregions)
+{
+	set->count = 0;
+	set->members = fleet_geo_alloc(fence, 2 * sizeof(int32_t) * (size_t) nregions);
+	if (set->members == NULL)
+		return false;
+	set->place = set->members + nregions;
+	memset(set->place, 0xff, sizeof(int32_t) * (size_t) nregions);
+	return true;
+}
+
+static void
+set_flip(RegionSet *set, int32_t region)
+{
+	int32_t		place = set->place[region];
+
+	if (place < 0)
+	{
+		set->place[region] = set->count;
+		set->members[set->count++] = region;
+		return;
+	}
+	set->members[place] = set->members[--set->count];
+	set->place[set->members[place]] = place;
+	set->place[region] = -1;
+}
+
+static void
+set_copy(RegionSet *to, const RegionSet *from)
+{
+	int32_t		i;
+
+	for (i = 0; i < to->count; i++)
+		to->place[to->members[i]] = -1;
+	for (i = 0; i < from->count; i++)
+	{
+		to->members[i] = from->members[i];
+		to->place[from->members[i]] = i;
+	}
+	to->count = from->count;
+}
+
+/* The region that a run belongs to. */
+static int32_t
+region_of_run(const Work *work, const FleetGeoRun *run)
+{
+	int32_t		low = 0;
+	int32_t		high = work->nregions - 1;
+
+	while (low < high)
+	{
+		int32_t		middle = low + (high - low + 1) / 2;
+
+		if (work->regions[middle].first_point <= run->first)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return low;
+}
+
+/* List an edge in a cell, or count the run that this would begin. */
+static void
+list_edge(Frame *frame, uint32_t cell, uint32_t edge)
+{
+	bool		begins = frame->last[cell] + 1 != edge;
+
+	frame->last[cell] = edge;
+	frame->listed++;
+	if (frame->runs == NULL)
+		frame->next[cell] += begins;
+	else if (begins)
+	{
+		FleetGeoRun *run = &frame->runs[frame->next[cell]++];
+
+		run->first = edge;
+		run->count = 1;
+	}
+	else
+		frame->runs[frame->next[cell] - 1].count++;
+}
+
+/* List an edge in every cell that it comes near. */
+static void
+spread_edge(Frame *frame, const FleetGeoPoint *points, uint32_t edge)
+{
+	const FleetGeoGrid *grid = &frame->grid;
+	FleetGeoPoint low = points[edge];
+	FleetGeoPoint high = points[edge + 1];
+	double		margin_x = MARGIN * frame->width / grid->nx;
+	double		margin_y = MARGIN * frame->height / grid->ny;
+	int32_t		row;
+	int32_t		last_row;
+
+	if (low.y > high.y)
+	{
+		low = points[edge + 1];
+		high = points[edge];
+	}
+	last_row = fleet_geo_grid_row(grid, high.y + margin_y);
+	for (row = fleet_geo_grid_row(grid, low.y - margin_y); row <= last_row; row++)
+	{
+		/* The ends of that part of the edge which is in the row. */
+		double		bottom = frame->y[row] - margin_y;
+		double		top = frame->y[row + 1] + margin_y;
+		double		x1 = low.x;
+		double		x2 = high.x;
+		double		slope;
+		int32_t		column;
+		int32_t		last_column;
+
+		if (bottom > low.y && bottom < high.y)
+		{
+			slope = (bottom - low.y) / (high.y - low.y);
+			x1 = low.x + slope * (high.x - low.x);
+		}
+		if (top > low.y && top < high.y)
+		{
+			slope = (top - low.y) / (high.y - low.y);
+			x2 = low.x + slope * (high.x - low.x);
+		}
+		last_column = fleet_geo_grid_column(grid, fmax(x1, x2) + margin_x);
+		for (column = fleet_geo_grid_column(grid, fmin(x1, x2) - margin_x);
+			 column <= last_column; column++)
+			list_edge(frame, (uint32_t) (row * grid->nx + column), edge);
+	}
+}
+
+static void
+spread_runs(Frame *frame, const FleetGeoPoint *points,
+			const FleetGeoRun *runs, uint32_t nruns)
+{
+	uint32_t	i;
+	uint32_t	edge;
+
+	frame->listed = 0;
+	for (i = 0; i < (uint32_t) (frame->grid.nx * frame->grid.ny); i++)
+		frame->last[i] = NO_EDGE;
+	for (i = 0; i < nruns; i++)
+		for (edge = runs[i].first; edge < runs[i].first + runs[i].count; edge++)
+			spread_edge(frame, points, edge);
+}
+
+static void
+frame_free(FleetGeoGeofence *fence, Frame *frame)
+{
+	fleet_geo_free(fence, frame->x);
+	fleet_geo_free(fence, frame->y);
+	fleet_geo_free(fence, frame->next);
+	fleet_geo_free(fence, frame->last);
+	fleet_geo_free(fence, frame->runs);
+	frame->x = frame->y = NULL;
+	frame->next = frame->last = NULL;
+	frame->runs = NULL;
+}
+
+/* Room for a grid of nx * ny cells, and where its lines are. */
+static FleetGeoStatus
+frame_init(FleetGeoGeofence *fence, Frame *frame)
+{
+	FleetGeoGrid *grid = &frame->grid;
+	size_t		ncells = (size_t) grid->nx * (size_t) grid->ny;
+	int32_t		i;
+
+	grid->cells_per_x = grid->nx / frame->width;
+	grid->cells_per_y = grid->ny / frame->height;
+	frame->x = fleet_geo_alloc(fence, sizeof(double) * (size_t) (grid->nx + 1));
+	frame->y = fleet_geo_alloc(fence, sizeof(double) * (size_t) (grid->ny + 1));
+	frame->next = fleet_geo_alloc(fence, sizeof(uint32_t) * (ncells + 1));
+	frame->last = fleet_geo_alloc(fence, sizeof(uint32_t) * ncells);
+	if (frame->x == NULL || frame->y == NULL || frame->next == NULL || frame->last == NULL)
+		return FLEET_GEO_NO_MEMORY;
+	for (i = 0; i <= grid->nx; i++)
+		frame->x[i] = grid->x0 + i * (frame->width / grid->nx);
+	for (i = 0; i <= grid->ny; i++)
+		frame->y[i] = grid->y0 + i * (frame->height / grid->ny);
+	memset(frame->next, 0, sizeof(uint32_t) * (ncells + 1));
+	return FLEET_GEO_OK;
+}
+
+/*
+ * Steps 1 and 2.  On success the runs of cell c end at next[c] and begin where
+ * those of the cell before end.  FLEET_GEO_TOO_BIG: not worth dividing.
+ */
+static FleetGeoStatus
+fill_frame(Work *work, Frame *frame, int depth, const FleetGeoRun *runs, uint32_t nruns)
+{
+	FleetGeoGeofence *fence = work->fence;
+	uint64_t	edges = 0;
+	uint32_t	total = 0;
+	uint32_t	i;
+
+	for (i = 0; i < nruns; i++)
+		edges += runs[i].count;
+	for (;;)
+	{
+		if (depth > 0 && frame->grid.nx * frame->grid.ny < 2)
+			return FLEET_GEO_TOO_BIG;
+		if (frame_init(fence, frame) != FLEET_GEO_OK)
+			return FLEET_GEO_NO_MEMORY;
+		spread_runs(frame, work->points, runs, nruns);
+		if (frame->listed <= 3 * edges + 64 || frame->grid.nx * frame->grid.ny < 2)
+			break;
+		frame_free(fence, frame);
+		frame->grid.nx = (frame->grid.nx + 1) / 2;
+		frame->grid.ny = (frame->grid.ny + 1) / 2;
+	}
+	if (depth > 0 && frame->listed > work->budget)
+		return FLEET_GEO_TOO_BIG;
+	work->budget -= frame->listed < work->budget ? frame->listed : work->budget;
+
+	for (i = 0; i < (uint32_t) (frame->grid.nx * frame->grid.ny); i++)
+	{
+		uint32_t	count = frame->next[i];
+
+		frame->next[i] = total;
+		total += count;
+	}
+	frame->runs = fleet_geo_alloc(fence, sizeof(FleetGeoRun) * total);
+	if (frame->runs == NULL)
+		return FLEET_GEO_NO_MEMORY;
+	spread_runs(frame, work->points, runs, nruns);
+	return FLEET_GEO_OK;
+}
+
+/* Which regions hold the next corner, when the set holds those of this one. */
+static void
+set_walk(Work *work, RegionSet *set, const FleetGeoRun *runs, uint32_t nruns,
+		 FleetGeoPoint from, FleetGeoPoint to)
+{
+	uint32_t	i;
+
+	for (i = 0; i < nruns; i++)
+		if (fleet_geo_path_crosses(work->points + runs[i].first, runs[i].count, from, to))
+			set_flip(set, region_of_run(work, &runs[i]));
+}
+
+static void
+add_group(FleetGeoGeofence *fence, int32_t region, bool inside)
+{
+	FleetGeoList *groups = &fence->lists[LIST_GROUPS];
+	FleetGeoGroup *group = (FleetGeoGroup *) groups->data + groups->count++;
+
+	group->region = region;
+	group->inside = inside;
+	group->first_run = (uint32_t) fence->lists[LIST_RUNS].count;
+	group->nruns = 0;
+}
+
+/*
+ * The region that holds the cell and has no edge in it, -1 for none.  Of
+ * several the first is enough to locate a point; that others are left out is
+ * noted, for those who ask about one region.
+ */
+static int32_t
+whole_region(Work *work, const RegionSet *inside, const FleetGeoRun *runs, uint32_t nruns)
+{
+	int32_t		whole = -1;
+	int32_t		count = inside->count;
+	int32_t		last = -1;
+	int32_t		i;
+	uint32_t	j;
+
+	/* Common cases first: nothing, or one region that has edges here. */
+	for (j = 0; j < nruns && count > 0; j++)
+	{
+		int32_t		region = region_of_run(work, &runs[j]);
+
+		if (region != last && inside->place[region] >= 0)
+			count--;
+		last = region;
+	}
+	if (count == 0)
+		return -1;
+	for (i = 0; i < inside->count; i++)
+	{
+		int32_t		region = inside->members[i];
+		bool		has_edges = false;
+
+		for (j = 0; j < nruns && !has_edges; j++)
+			has_edges = region_of_run(work, &runs[j]) == region;
+		if (!has_edges && (whole < 0 || region < whole))
+			whole = region;
+	}
+	if (count > 1)
+		work->fence->overlaps = true;
+	return whole;
+}
+
+static FleetGeoStatus
+make_leaf(Work *work, const RegionSet *inside, const FleetGeoRun *runs, uint32_t nruns,
+		  int32_t whole, FleetGeoPoint reference, uint32_t *cell)
+{
+	FleetGeoGeofence *fence = work->fence;
+	FleetGeoList *leaves = &fence->lists[LIST_LEAVES];
+	FleetGeoList *groups = &fence->lists[LIST_GROUPS];
+	FleetGeoList *listed = &fence->lists[LIST_RUNS];
+	FleetGeoLeaf *leaf;
+	int32_t		last = -1;
+	uint32_t	i;
+
+	if (!fleet_geo_list_reserve(fence, LIST_LEAVES, 1) ||
+		!fleet_geo_list_reserve(fence, LIST_GROUPS, (size_t) nruns + 1) ||
+		!fleet_geo_list_reserve(fence, LIST_RUNS, nruns))
+		return FLEET_GEO_NO_MEMORY;
+
+	*cell = CELL(CELL_LEAF, leaves->count);
+	leaf = (FleetGeoLeaf *) leaves->data + leaves->count++;
+	leaf->reference = reference;
+	leaf->first_group = (uint32_t) groups->count;
+	for (i = 0; i < nruns; i++)
+	{
+		int32_t		region = region_of_run(work, &runs[i]);
+
+		if (region != last && whole >= 0 && whole < region)
+		{
+			add_group(fence, whole, true);
+			whole = -1;
+		}
+		if (region != last)
+			add_group(fence, region, inside->place[region] >= 0);
+		((FleetGeoGroup *) groups->data)[groups->count - 1].nruns++;
+		((FleetGeoRun *) listed->data)[listed->count++] = runs[i];
+		last = region;
+	}
+	if (whole >= 0)
+		add_group(fence, whole, true);
+	leaf->ngroups = (uint32_t) groups->count - leaf->first_group;
+	return FLEET_GEO_OK;
+}
+
+/* Try to divide a cell; *cell stays empty when that is not worth it. */
+static FleetGeoStatus
+divide_cell(Work *work, int depth, FleetGeoPoint corner, double width, double height,
+			const FleetGeoRun *runs, uint32_t nruns, uint32_t *cell)
+{
+	Frame		frame;
+	FleetGeoStatus status;
+	uint64_t	edges = 0;
+	int32_t		side;
+	uint32_t	i;
+
+	for (i = 0; i < nruns; i++)
+		edges += runs[i].count;
+	side = (int32_t) ceil(sqrt((double) edges / EDGES_PER_CELL));
+	side = side < MAX_SIDE ? side : MAX_SIDE;
+	if (edges <= LEAF_EDGES || depth >= MAX_DEPTH ||
+		width / side < MIN_CELL_DEGREES || height / side < MIN_CELL_DEGREES)
+		return FLEET_GEO_OK;
+
+	memset(&frame, 0, sizeof(frame));
+	frame.grid.x0 = corner.x;
+	frame.grid.y0 = corner.y;
+	frame.grid.nx = side;
+	frame.grid.ny = side;
+	frame.width = width;
+	frame.height = height;
+	set_copy(&work->column[depth], &work->row[depth - 1]);
+	status = build_grid(work, depth, &frame, runs, nruns, cell);
+	frame_free(work->fence, &frame);
+	return status == FLEET_GEO_TOO_BIG ? FLEET_GEO_OK : status;
+}
+
+/* Step 4. */
+static FleetGeoStatus
+make_cell(Work *work, int depth, Frame *frame, int32_t column, int32_t row,
+		  const FleetGeoRun *runs, uint32_t nruns, uint32_t *cell)
+{
+	const RegionSet *inside = &work->row[depth];
+	int32_t		whole;
+	FleetGeoPoint corner;
+	FleetGeoStatus status;
+
+	*cell = CELL(CELL_EMPTY, 0);
+	if (nruns == 0 && inside->count == 0)
+		return FLEET_GEO_OK;
+	whole = whole_region(work, inside, runs, nruns);
+	if (nruns == 0)
+	{
+		*cell = CELL(CELL_REGION, whole);
+		return FLEET_GEO_OK;
+	}
+	corner.x = frame->x[column];
+	corner.y = frame->y[row];
+	status = divide_cell(work, depth + 1, corner, frame->x[column + 1] - corner.x,
+						 frame->y[row + 1] - corner.y, runs, nruns, cell);
+	if (status == FLEET_GEO_OK && CELL_KIND(*cell) == CELL_EMPTY)
+		status = make_leaf(work, inside, runs, nruns, whole, corner, cell);
+	return status;
+}
+
+/* Step 3, one row. */
+static FleetGeoStatus
+build_row(Work *work, int depth, Frame *frame, int32_t row)
+{
+	FleetGeoGrid *grid = &frame->grid;
+	RegionSet  *set = &work->row[depth];
+	int32_t		column;
+
+	set_copy(set, &work->column[depth]);
+	for (column = 0; column < grid->nx; column++)
+	{
+		uint32_t	index = (uint32_t) (row * grid->nx + column);
+		uint32_t	first = index == 0 ? 0 : frame->next[index - 1];
+		const FleetGeoRun *runs = frame->runs + first;
+		uint32_t	nruns = frame->next[index] - first;
+		FleetGeoPoint here = {frame->x[column], frame->y[row]};
+		FleetGeoPoint right = {frame->x[column + 1], here.y};
+		FleetGeoPoint up = {here.x, frame->y[row + 1]};
+		FleetGeoStatus status;
+		uint32_t	cell;
+
+		status = make_cell(work, depth, frame, column, row, runs, nruns, &cell);
+		if (status != FLEET_GEO_OK)
+			return status;
+		((uint32_t *) work->fence->lists[LIST_CELLS].data)[grid->first_cell + index] = cell;
+		set_walk(work, set, runs, nruns, here, right);
+		if (column == 0)
+			set_walk(work, &work->column[depth], runs, nruns, here, up);
+	}
+	return FLEET_GEO_OK;
+}
+
+/*
+ * Build the grid that the frame describes (corner, size, cells a side) over
+ * these runs; column[depth] holds the regions around its first corner.
+ * *result is the cell to put into the grid around it.
+ */
+static FleetGeoStatus
+build_grid(Work *work, int depth, Frame *frame,
+		   const FleetGeoRun *runs, uint32_t nruns, uint32_t *result)
+{
+	FleetGeoGeofence *fence = work->fence;
+	FleetGeoList *cells = &fence->lists[LIST_CELLS];
+	FleetGeoList *grids = &fence->lists[LIST_GRIDS];
+	FleetGeoStatus status;
+	size_t		ncells;
+	int32_t		row;
+
+	status = fill_frame(work, frame, depth, runs, nruns);
+	if (status != FLEET_GEO_OK)
+		return status;
+	ncells = (size_t) frame->grid.nx * (size_t) frame->grid.ny;
+	if (!fleet_geo_list_reserve(fence, LIST_GRIDS, 1) ||
+		!fleet_geo_list_reserve(fence, LIST_CELLS, ncells))
+		return FLEET_GEO_NO_MEMORY;
+
+	frame->grid.first_cell = (uint32_t) cells->count;
+	cells->count += ncells;
+	((FleetGeoGrid *) grids->data)[grids->count] = frame->grid;
+	*result = CELL(CELL_GRID, grids->count);
+	grids->count++;
+
+	for (row = 0; row < frame->grid.ny; row++)
+	{
+		status = build_row(work, depth, frame, row);
+		if (status != FLEET_GEO_OK)
+			return status;
+	}
+	return FLEET_GEO_OK;
+}
+
+/* Bounds of all points; a grid around them of about one cell an edge. */
+static void
+describe_top(FleetGeoGeofence *fence, Frame *frame)
+{
+	const FleetGeoPoint *points = fence->lists[LIST_POINTS].data;
+	size_t		npoints = fence->lists[LIST_POINTS].count;
+	double		side;
+	size_t		i;
+
+	/* Without points: bounds that hold nothing. */
+	fence->low.x = fence->low.y = 1.0;
+	fence->high.x = fence->high.y = 0.0;
+	for (i = 0; i < npoints; i++)
+	{
+		if (i == 0)
+			fence->low = fence->high = points[0];
+		fence->low.x = fmin(fence->low.x, points[i].x);
+		fence->low.y = fmin(fence->low.y, points[i].y);
+		fence->high.x = fmax(fence->high.x, points[i].x);
+		fence->high.y = fmax(fence->high.y, points[i].y);
+	}
+	memset(frame, 0, sizeof(*frame));
+	frame->grid.x0 = fence->low.x - RIM_DEGREES;
+	frame->grid.y0 = fence->low.y - RIM_DEGREES;
+	frame->width = fmax(fence->high.x - fence->low.x, 0.0) + 2 * RIM_DEGREES;
+	frame->height = fmax(fence->high.y - fence->low.y, 0.0) + 2 * RIM_DEGREES;
+
+	/* Cells about square, none smaller than allowed. */
+	side = sqrt(frame->width * frame->height / (double) (npoints + 1));
+	side = fmax(side, 10 * MIN_CELL_DEGREES);
+	frame->grid.nx = (int32_t) fmin(ceil(frame->width / side), MAX_SIDE);
+	frame->grid.ny = (int32_t) fmin(ceil(frame->height / side), MAX_SIDE);
+}
+
+FleetGeoStatus
+fleet_geo_grid_build(FleetGeoGeofence *fence)
+{
+	const uint32_t *rings = fence->lists[LIST_RINGS].data;
+	uint32_t	nrings = (uint32_t) fence->lists[LIST_RINGS].count - 1;
+	Work		work;
+	Frame		frame;
+	FleetGeoRun *runs;
+	FleetGeoStatus status = FLEET_GEO_OK;
+	uint32_t	cell;
+	uint32_t	i;
+
+	memset(&work, 0, sizeof(work));
+	work.fence = fence;
+	work.points = fence->lists[LIST_POINTS].data;
+	work.regions = fence->lists[LIST_REGIONS].data;
+	work.nregions = (int32_t) fence->lists[LIST_REGIONS].count;
+	work.budget = 16 * (uint64_t) fence->lists[LIST_POINTS].count + 4096;
+	describe_top(fence, &frame);
+
+	runs = fleet_geo_alloc(fence, sizeof(FleetGeoRun) * nrings);
+	if (runs == NULL)
+		status = FLEET_GEO_NO_MEMORY;
+	for (i = 0; i < MAX_DEPTH && status == FLEET_GEO_OK; i++)
+		if (!set_init(fence, &work.column[i], work.nregions) ||
+			!set_init(fence, &work.row[i], work.nregions))
+			status = FLEET_GEO_NO_MEMORY;
+	for (i = 0; i < nrings && status == FLEET_GEO_OK; i++)
+	{
+		runs[i].first = rings[i];
+		runs[i].count = rings[i + 1] - rings[i] - 1;
+	}
+	if (status == FLEET_GEO_OK)
+		status = build_grid(&work, 0, &frame, runs, nrings, &cell);
+
+	frame_free(fence, &frame);
+	fleet_geo_free(fence, runs);
+	for (i = 0; i < MAX_DEPTH; i++)
+	{
+		fleet_geo_free(fence, work.column[i].members);
+		fleet_geo_free(fence, work.row[i].members);
+	}
+	return status;
+}

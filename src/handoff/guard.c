@@ -1,0 +1,482 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.c
+ *	  Triggers that keep rides and vehicles in order when users write them.
+ *
+ * fleet.guard is a row trigger on the local partitions, before and after:
+ *
+ *	before insert	version (epoch, HLC) is ours to give; after a grave the
+ *					epoch goes on where the deleted row stopped
+ *	after insert	an id that has departed from here is taken.  Only an after
+ *					trigger can tell: by then the unique index has waited for
+ *					a handoff that was deleting the row of that id
+ *	before update	id, region and epoch stay; the status follows the state
+ *					machine; times, path and duration are kept; new HLC
+ *	before delete	a grave is left, so that no copy can revive the row
+ *
+ * A handoff moves rows as they are, so the guard lets it pass.
+ *
+ * fleet.refuse_write is a row trigger on the foreign partitions: what lives in
+ * another region is changed there, or through fleet's functions.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/handoff/guard.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/errcodes.h"
+#include "base/plan.h"
+#include "base/shmem.h"
+#include "clock/clock.h"
+#include "handoff/move.h"
+#include "handoff/state.h"
+#include "region/map.h"
+
+PG_FUNCTION_INFO_V1(fleet_handoff_guard);
+PG_FUNCTION_INFO_V1(fleet_handoff_refuse_write);
+
+/* A row that is written: its old and new values, and what we change. */
+typedef struct Row
+{
+	Relation	rel;
+	TupleDesc	desc;
+	HeapTuple	old;			/* NULL on insert */
+	HeapTuple	tuple;			/* the new one; the old one on delete */
+	bool		is_ride;
+	const char *kind;
+	const char *key_column;
+	char	   *key;
+} Row;
+
+static FleetPlan past_plan = {
+	"SELECT epoch, target FROM fleet.departures WHERE kind = $1 AND key = $2",
+	2, {TEXTOID, TEXTOID}
+};
+static FleetPlan unbury_plan = {
+	"DELETE FROM fleet.departures WHERE kind = $1 AND key = $2 AND target IS NULL",
+	2, {TEXTOID, TEXTOID}
+};
+static FleetPlan bury_plan = {
+	"INSERT INTO fleet.departures AS d (kind, key, epoch, hlc, settled_hlc)"
+	" VALUES ($1, $2, $3, $4::fleet.hlc, $4::fleet.hlc)"
+	" ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = NULL,"
+	" hlc = excluded.hlc, image = NULL, dtxid = NULL, settled_hlc = excluded.settled_hlc"
+	" WHERE d.epoch <= excluded.epoch",
+	4, {TEXTOID, TEXTOID, INT8OID, INT8OID}
+};
+static FleetPlan vehicle_plan = {
+	"SELECT 1 FROM fleet.vehicles_%s WHERE vehicle_id = $1 FOR KEY SHARE", 1, {TEXTOID}
+};
+static FleetPlan open_ride_plan = {
+	"SELECT ride_id FROM fleet.rides_%s WHERE vehicle_id = $1 AND status < 'COMPLETED' LIMIT 1",
+	1, {TEXTOID}
+};
+static FleetPlan distance_plan = {
+	"SELECT fleet.distance_m($1::text, $2::text)", 2, {TEXTOID, TEXTOID}
+};
+
+/* ---------- columns ---------- */
+
+static Datum
+get(const Row *row, HeapTuple tuple, const char *column, bool *isnull)
+{
+	bool		null;
+	Datum		value = SPI_getbinval(tuple, row->desc, SPI_fnumber(row->desc, column), &null);
+
+	if (isnull != NULL)
+		*isnull = null;
+	return value;
+}
+
+static char *
+get_text(const Row *row, HeapTuple tuple, const char *column)
+{
+	return SPI_getvalue(tuple, row->desc, SPI_fnumber(row->desc, column));
+}
+
+static void
+set(Row *row, const char *column, Datum value, bool isnull)
+{
+	int			number = SPI_fnumber(row->desc, column);
+
+	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 1, &number,
+										   &value, &isnull);
+}
+
+static bool
+is_changed(const Row *row, const char *column)
+{
+	Form_pg_attribute attr = TupleDescAttr(row->desc, SPI_fnumber(row->desc, column) - 1);
+	bool		old_null;
+	bool		new_null;
+	Datum		old = get(row, row->old, column, &old_null);
+	Datum		new = get(row, row->tuple, column, &new_null);
+
+	if (old_null || new_null)
+		return old_null != new_null;
+	return !datum_image_eq(old, new, attr->attbyval, attr->attlen);
+}
+
+/* ---------- the past of an id ---------- */
+
+static Datum *
+past_arguments(const Row *row)
+{
+	Datum	   *values = palloc(sizeof(Datum) * 2);
+
+	values[0] = CStringGetTextDatum(row->kind);
+	values[1] = CStringGetTextDatum(row->key);
+	return values;
+}
+
+/*
+ * Has the id been here before?  *target is where it departed to, NULL for a
+ * grave.  Sees what has been committed until now, whatever snapshot the
+ * calling transaction uses.
+ */
+static bool
+has_past(const Row *row, int64 *epoch, char **target)
+{
+	bool		found;
+
+	found = fleet_base_plan_execute_as_of_now(&past_plan, past_arguments(row)) > 0;
+	if (found)
+	{
+		*epoch = fleet_base_plan_int64(0, 1, NULL);
+		*target = fleet_base_plan_text(0, 2);
+	}
+	return found;
+}
+
+static void
+raise_departed(const Row *row, const char *target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("%s \"%s\" already exists", row->kind, row->key),
+			 errdetail("It was handed off from here to region \"%s\".", target),
+			 errtable(row->rel)));
+}
+
+/* ---------- insert ---------- */
+
+static void
+before_insert(Row *row)
+{
+	int64		epoch = 0;
+	char	   *target = NULL;
+
+	if (has_past(row, &epoch, &target))
+	{
+		if (target != NULL)
+			raise_departed(row, target);
+		fleet_base_plan_execute(&unbury_plan, NULL, past_arguments(row), NULL);
+	}
+	set(row, "epoch", Int64GetDatum(epoch + 1), false);
+	set(row, "hlc", FleetClockStampGetDatum(fleet_clock_now()), false);
+	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+}
+
+static void
+after_insert(const Row *row)
+{
+	int64		epoch;
+	char	   *target = NULL;
+
+	if (has_past(row, &epoch, &target) && target != NULL)
+		raise_departed(row, target);
+}
+
+/* ---------- rides ---------- */
+
+/*
+ * The vehicle of a ride stays here while the ride is written.  One that never
+ * was registered is let be; one that has left is in another region.
+ */
+static void
+check_vehicle(const Row *row)
+{
+	char	   *vehicle = get_text(row, row->tuple, "vehicle_id");
+	const FleetRegionMap *map = fleet_region_map();
+	Row			other = *row;
+	Datum		value;
+	int64		epoch;
+	char	   *target = NULL;
+
+	if (vehicle == NULL || map->own == NULL)
+		return;
+	value = CStringGetTextDatum(vehicle);
+	if (fleet_base_plan_execute(&vehicle_plan, map->own->name, &value, NULL) > 0)
+		return;
+	other.kind = "vehicle";
+	other.key = vehicle;
+	if (has_past(&other, &epoch, &target) && target != NULL)
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_ELSEWHERE),
+				 errmsg("vehicle \"%s\" of ride \"%s\" is in another region", vehicle, row->key),
+				 errdetail("It was handed off from here to region \"%s\".", target),
+				 errhint("A ride lives where its vehicle is.")));
+}
+
+/* Keep when the ride came to its state. */
+static void
+stamp_state(Row *row, FleetRideState state)
+{
+	const char *column = fleet_handoff_state_column(state);
+	bool		isnull;
+
+	(void) get(row, row->tuple, column, &isnull);
+	if (isnull)
+		set(row, column, TimestampTzGetDatum(GetCurrentTimestamp()), false);
+}
+
+static void
+raise_illegal(const Row *row, FleetRideState from, FleetRideState to)
+{
+	const char *allowed = "nothing: the ride is closed";
+
+	if (fleet_handoff_state_is_open(from))
+		allowed = psprintf("%s and CANCELLED", fleet_handoff_state_label(from + 1));
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_ILLEGAL_STATUS),
+			 errmsg("ride \"%s\" cannot go from %s to %s", row->key,
+					fleet_handoff_state_label(from), fleet_handoff_state_label(to)),
+			 errdetail("Allowed from %s: %s.", fleet_handoff_state_label(from), allowed)));
+}
+
+/* Add to the path what was driven since the last position, while under way. */
+static void
+add_path(Row *row, FleetRideState from)
+{
+	char	   *old = get_text(row, row->old, "current_location");
+	char	   *new = get_text(row, row->tuple, "current_location");
+	Datum		values[2];
+	double		path;
+	bool		isnull;
+
+	if (from != FLEET_RIDE_IN_PROGRESS || old == NULL || new == NULL ||
+		!is_changed(row, "current_location"))
+		return;
+	values[0] = CStringGetTextDatum(old);
+	values[1] = CStringGetTextDatum(new);
+	fleet_base_plan_execute(&distance_plan, NULL, values, NULL);
+	path = DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										1, &isnull));
+	set(row, "path_m",
+		Float8GetDatum(DatumGetFloat8(get(row, row->tuple, "path_m", NULL)) + path), false);
+}
+
+static void
+complete(Row *row)
+{
+	bool		no_start;
+	bool		no_end;
+	Datum		start = get(row, row->tuple, "started_at", &no_start);
+	Datum		end = get(row, row->tuple, "completed_at", &no_end);
+	bool		isnull;
+	Datum		place = get(row, row->tuple, "current_location", &isnull);
+
+	if (!no_start && !no_end)
+		set(row, "duration", DirectFunctionCall2(timestamp_mi, end, start), false);
+	if (!isnull)
+		set(row, "end_location", place, false);
+}
+
+static FleetRideState
+state_of(const Row *row, HeapTuple tuple)
+{
+	return fleet_handoff_state_parse(get_text(row, tuple, "status"));
+}
+
+static void
+insert_ride(Row *row)
+{
+	FleetRideState state = state_of(row, row->tuple);
+	bool		isnull;
+	Datum		start;
+
+	check_vehicle(row);
+	stamp_state(row, FLEET_RIDE_PENDING);
+	stamp_state(row, state);
+	start = get(row, row->tuple, "start_location", NULL);
+	(void) get(row, row->tuple, "current_location", &isnull);
+	if (isnull)
+		set(row, "current_location", start, false);
+	if (state == FLEET_RIDE_COMPLETED)
+		complete(row);
+}
+
+static void
+update_ride(Row *row)
+{
+	FleetRideState from = state_of(row, row->old);
+	FleetRideState to = state_of(row, row->tuple);
+
+	if (!fleet_handoff_state_may_follow(from, to))
+		raise_illegal(row, from, to);
+	if (is_changed(row, "vehicle_id"))
+		check_vehicle(row);
+	add_path(row, from);
+	if (from != to)
+	{
+		stamp_state(row, to);
+		if (to == FLEET_RIDE_COMPLETED)
+			complete(row);
+	}
+}
+
+/* ---------- update and delete ---------- */
+
+static void
+refuse_change(const Row *row, const char *column)
+{
+	if (!is_changed(row, column))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("column \"%s\" of %s \"%s\" cannot be changed", column, row->kind, row->key),
+			 strcmp(column, "region") == 0 ?
+			 errhint("Use %s.", row->is_ride ? "fleet.handoff(ride_id, region)" :
+					 "fleet.handoff_vehicle(vehicle_id, region)") : 0));
+}
+
+static void
+before_update(Row *row)
+{
+	uint64		seen = DatumGetFleetClockStamp(get(row, row->old, "hlc", NULL));
+
+	refuse_change(row, row->key_column);
+	refuse_change(row, "region");
+	set(row, "epoch", get(row, row->old, "epoch", NULL), false);
+	if (row->is_ride)
+		update_ride(row);
+
+	/* The row may be ahead of a clock that was restarted: stay above it. */
+	(void) fleet_clock_try_receive(seen);
+	set(row, "hlc", FleetClockStampGetDatum(Max(fleet_clock_now(), seen + 1)), false);
+	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+}
+
+static void
+before_delete(Row *row)
+{
+	Datum		values[4];
+
+	if (!row->is_ride)
+	{
+		const FleetRegionMap *map = fleet_region_map();
+		Datum		key = CStringGetTextDatum(row->key);
+
+		if (map->own != NULL &&
+			fleet_base_plan_execute(&open_ride_plan, map->own->name, &key, NULL) > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+					 errmsg("vehicle \"%s\" has an open ride", row->key),
+					 errdetail("It is ride \"%s\".", fleet_base_plan_text(0, 1)),
+					 errhint("Complete or cancel the ride first.")));
+	}
+	values[0] = CStringGetTextDatum(row->kind);
+	values[1] = CStringGetTextDatum(row->key);
+	values[2] = get(row, row->tuple, "epoch", NULL);
+	values[3] = Int64GetDatum((int64) fleet_clock_now());
+	fleet_base_plan_execute(&bury_plan, NULL, values, NULL);
+}
+
+/* ---------- the triggers ---------- */
+
+static void
+read_row(Row *row, TriggerData *trigger)
+{
+	row->rel = trigger->tg_relation;
+	row->desc = RelationGetDescr(trigger->tg_relation);
+	row->is_ride = strcmp(trigger->tg_trigger->tgargs[0], "ride") == 0;
+	row->kind = row->is_ride ? "ride" : "vehicle";
+	row->key_column = row->is_ride ? "ride_id" : "vehicle_id";
+	row->old = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_trigtuple : NULL;
+	row->tuple = row->old ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	row->key = get_text(row, row->old ? row->old : row->tuple, row->key_column);
+}
+
+static void
+run_guard(Row *row, TriggerData *trigger)
+{
+	FleetCaller caller;
+
+	fleet_base_become_owner(&caller);
+	if (!TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		after_insert(row);
+	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	{
+		before_insert(row);
+		if (row->is_ride)
+			insert_ride(row);
+	}
+	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		before_update(row);
+	else
+		before_delete(row);
+	fleet_base_become_caller(&caller);
+}
+
+Datum
+fleet_handoff_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	result;
+	Row			row;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		trigger->tg_trigger->tgnargs != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("fleet.guard is a row trigger of fleet's own tables")));
+	if (fleet_handoff_is_moving())
+		return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+							   trigger->tg_newtuple : trigger->tg_trigtuple);
+	fleet_base_require_loaded();
+	SPI_connect();
+	read_row(&row, trigger);
+	if (row.key == NULL)
+		result = row.tuple;		/* the NOT NULL constraint says so */
+	else
+	{
+		run_guard(&row, trigger);
+		result = SPI_copytuple(row.tuple);
+	}
+	SPI_finish();
+	return PointerGetDatum(result);
+}
+
+Datum
+fleet_handoff_refuse_write(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || trigger->tg_trigger->tgnargs != 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("fleet.refuse_write is a trigger of fleet's own tables")));
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_NOT_WRITABLE),
+			 errmsg("cannot write to %ss of region \"%s\" here",
+					trigger->tg_trigger->tgargs[0], trigger->tg_trigger->tgargs[1]),
+			 errdetail("That region's node owns them; this node only reads them."),
+			 errhint("Connect to that node, or move the %s here with %s.",
+					 trigger->tg_trigger->tgargs[0],
+					 strcmp(trigger->tg_trigger->tgargs[0], "ride") == 0 ?
+					 "fleet.handoff(ride_id, region)" :
+					 "fleet.handoff_vehicle(vehicle_id, region)")));
+}

@@ -1,0 +1,521 @@
+/*-------------------------------------------------------------------------
+ *
+ * handoff.c
+ *	  Handing rides and vehicles off to another region: the coordinator.
+ *
+ * It runs in the caller's transaction on any node.  What is asked of this node
+ * itself is done here; what is asked of another is a request to its branch
+ * (commit/distributed.c), recorded with the decision.
+ *
+ *	1. Where is it?  Here, if this node owns a region; else, or where it is not
+ *	   here, its departure says where it went; else all regions are asked.
+ *	2. Depart at the source.  If it has moved meanwhile, the source says where
+ *	   to, and we follow, at most MAX_HOPS times.
+ *	3. Arrive at the target.
+ *
+ * Nothing has taken effect when this returns; COMMIT does that.
+ *
+ * Rights: the caller needs EXECUTE on the function and SELECT and UPDATE on
+ * fleet.rides and fleet.vehicles of this node.  Where row-level security
+ * applies to the caller, only rows of this node that its policies let the
+ * caller update can be handed off.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/handoff/handoff.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+
+#include "base/errcodes.h"
+#include "base/plan.h"
+#include "clock/clock.h"
+#include "commit/commit.h"
+#include "handoff/handoff.h"
+#include "handoff/move.h"
+#include "region/map.h"
+#include "remote/remote.h"
+
+PG_FUNCTION_INFO_V1(fleet_handoff_ride);
+PG_FUNCTION_INFO_V1(fleet_handoff_rides);
+PG_FUNCTION_INFO_V1(fleet_handoff_vehicle);
+PG_FUNCTION_INFO_V1(fleet_handoff_depart_sql);
+PG_FUNCTION_INFO_V1(fleet_handoff_arrive_sql);
+
+/* How often a row that keeps moving is followed. */
+#define MAX_HOPS 8
+
+/* How long a node may take to say where a row is. */
+#define WHEREABOUTS_TIMEOUT_MS 2000
+
+#define WHEREABOUTS_SQL "SELECT fleet.whereabouts($1, $2)"
+#define DEPART_SQL "SELECT fleet.depart($1, $2::boolean, $3::text[], $4, $5::bigint, $6::bigint, $7::bigint)"
+#define ARRIVE_SQL "SELECT fleet.arrive($1, $2::jsonb, $3::bigint, false)"
+
+/* One ride or vehicle that is to be handed off. */
+typedef struct HandoffItem
+{
+	char	   *id;
+	char	   *region;			/* where it is thought to be, or NULL */
+	bool		gone;			/* has departed in this call */
+} HandoffItem;
+
+typedef struct Handoff
+{
+	const FleetRegionMap *map;
+	const FleetRegion *target;
+	bool		vehicles;
+	int64		expected_epoch;
+	int			nitem;
+	HandoffItem	   *items;
+	int64		new_epoch;		/* greatest one given */
+	int			moved;			/* items that arrive */
+} Handoff;
+
+static FleetPlan local_whereabouts_plan = {
+	"SELECT fleet.whereabouts($1, $2)", 2, {TEXTOID, TEXTOID}
+};
+static FleetPlan visible_plans[2] = {
+	{"SELECT 1 FROM fleet.rides WHERE region = '%s' AND ride_id = ANY ($1) FOR UPDATE",
+	1, {TEXTARRAYOID}},
+	{"SELECT 1 FROM fleet.vehicles WHERE region = '%s' AND vehicle_id = ANY ($1) FOR UPDATE",
+	1, {TEXTARRAYOID}},
+};
+
+static const char *
+noun(const Handoff *h)
+{
+	return h->vehicles ? "vehicle" : "ride";
+}
+
+/* ---------- rights ---------- */
+
+static void
+check_table(const char *name, Oid *relid)
+{
+	AclResult	result;
+
+	*relid = get_relname_relid(name, get_namespace_oid("fleet", false));
+	result = pg_class_aclcheck(*relid, GetUserId(), ACL_SELECT);
+	if (result == ACLCHECK_OK)
+		result = pg_class_aclcheck(*relid, GetUserId(), ACL_UPDATE);
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, name);
+}
+
+/* Where row-level security applies, only what its policies show may go. */
+static void
+check_policies(const Handoff *h, ArrayType *ids)
+{
+	Datum		value = PointerGetDatum(ids);
+	int			visible = 0;
+
+	if (h->map->own != NULL)
+	{
+		SPI_connect();
+		visible = fleet_base_plan_execute(&visible_plans[h->vehicles ? 1 : 0],
+										  h->map->own->name, &value, NULL);
+		SPI_finish();
+	}
+	if (visible < h->nitem)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to hand off the %s", noun(h)),
+				 errdetail("Row-level security applies to you: it must be in this node's region, and its policies must let you update it.")));
+}
+
+static void
+check_rights(const Handoff *h, ArrayType *ids)
+{
+	Oid			rides;
+	Oid			vehicles;
+
+	check_table("rides", &rides);
+	check_table("vehicles", &vehicles);
+	if (check_enable_rls(h->vehicles ? vehicles : rides, InvalidOid, true) == RLS_ENABLED)
+		check_policies(h, ids);
+}
+
+/* ---------- where it is ---------- */
+
+/* What one region says: "live", the region it departed to, "deleted" or NULL. */
+static char *
+ask_whereabouts(const Handoff *h, const char *region, const char *id)
+{
+	const char *params[2] = {noun(h), id};
+	char	   *answer;
+
+	if (h->map->own != NULL && strcmp(h->map->own->name, region) == 0)
+	{
+		MemoryContext context = CurrentMemoryContext;
+		FleetCaller caller;
+		Datum		values[2];
+
+		values[0] = CStringGetTextDatum(params[0]);
+		values[1] = CStringGetTextDatum(params[1]);
+		fleet_base_become_owner(&caller);
+		SPI_connect();
+		fleet_base_plan_execute(&local_whereabouts_plan, NULL, values, NULL);
+		answer = fleet_base_plan_text(0, 1);
+		if (answer != NULL)
+			answer = MemoryContextStrdup(context, answer);
+		SPI_finish();
+		fleet_base_become_caller(&caller);
+		return answer;
+	}
+	return fleet_remote_query(fleet_remote_connect(region), WHEREABOUTS_SQL, 2, params,
+							  WHEREABOUTS_TIMEOUT_MS);
+}
+
+/*
+ * Ask the regions one by one until one has it, or knows where it went.
+ * "live" ends the search; a departure may be an old one, so it only stands
+ * until somebody has the row.
+ */
+static char *
+search_regions(const Handoff *h, const char *id)
+{
+	char	   *hint = NULL;
+
+	for (int i = 0; i < h->map->nregion; i++)
+	{
+		const char *region = h->map->regions[i].name;
+		char	   *answer = ask_whereabouts(h, region, id);
+
+		if (answer == NULL || strcmp(answer, "deleted") == 0)
+			continue;
+		if (strcmp(answer, "live") == 0)
+			return pstrdup(region);
+		hint = answer;
+	}
+	return hint;
+}
+
+static void
+raise_not_found(const Handoff *h, const char *id)
+{
+	ereport(ERROR,
+			(errcode(h->vehicles ? FLEET_ERRCODE_VEHICLE_NOT_FOUND : FLEET_ERRCODE_RIDE_NOT_FOUND),
+			 errmsg("%s \"%s\" does not exist", noun(h), id),
+			 errdetail("No region has it.")));
+}
+
+static void
+raise_on_its_way(const Handoff *h, const char *id)
+{
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_IN_DOUBT),
+			 errmsg("%s \"%s\" is being handed off by another transaction", noun(h), id),
+			 errdetail("It has left one region and is not yet seen in the next."),
+			 errhint("Try again. The view fleet.in_doubt shows what takes long.")));
+}
+
+/*
+ * Make sure that an item has a region other than the target.  Being said to be
+ * at the target is believed only from the target itself.
+ */
+static void
+find_item(const Handoff *h, HandoffItem *item)
+{
+	char	   *answer;
+
+	if (item->region != NULL && strcmp(item->region, h->target->name) == 0)
+	{
+		answer = ask_whereabouts(h, item->region, item->id);
+		if (answer != NULL && strcmp(answer, "live") == 0)
+			ereport(ERROR,
+					(errcode(FLEET_ERRCODE_ALREADY_THERE),
+					 errmsg("%s \"%s\" is already in region \"%s\"", noun(h), item->id,
+							h->target->name)));
+		item->region = NULL;
+	}
+	if (item->region == NULL)
+		item->region = search_regions(h, item->id);
+	if (item->region == NULL)
+		raise_not_found(h, item->id);
+	(void) fleet_region_require(h->map, item->region);
+}
+
+/* ---------- departure and arrival ---------- */
+
+static Datum
+ids_in(const Handoff *h, const char *region)
+{
+	Datum	   *elems = palloc(sizeof(Datum) * h->nitem);
+	int			n = 0;
+
+	for (int i = 0; i < h->nitem; i++)
+		if (!h->items[i].gone && h->items[i].region != NULL &&
+			strcmp(h->items[i].region, region) == 0)
+			elems[n++] = CStringGetTextDatum(h->items[i].id);
+	return PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static Datum
+depart_remote(const Handoff *h, FleetBranch *branch, Datum ids, const char *dtxid)
+{
+	const char *params[7];
+	char	   *answer;
+
+	params[0] = dtxid;
+	params[1] = h->vehicles ? "true" : "false";
+	params[2] = OidOutputFunctionCall(F_ARRAY_OUT, ids);
+	params[3] = h->target->name;
+	params[4] = psprintf(INT64_FORMAT, h->expected_epoch);
+	params[5] = psprintf(INT64_FORMAT, h->map->version);
+	params[6] = psprintf(UINT64_FORMAT, fleet_clock_now());
+	answer = fleet_commit_ask(branch, DEPART_SQL, 7, params);
+	if (answer == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("fleet.depart returned null")));
+	return OidInputFunctionCall(F_ARRAY_IN, answer, TEXTOID, -1);
+}
+
+static void
+arrive(Handoff *h, const char *rows, const char *dtxid)
+{
+	if (h->target == h->map->own)
+		(void) fleet_handoff_arrive(h->map, dtxid,
+									DirectFunctionCall1(jsonb_in, CStringGetDatum(rows)),
+									false);
+	else
+	{
+		FleetBranch *branch = fleet_commit_join(h->target->name);
+		const char *params[3] = {dtxid, rows, psprintf(INT64_FORMAT, h->map->version)};
+
+		fleet_commit_record(branch, "arrive", rows);
+		fleet_commit_tell(branch, ARRIVE_SQL, 3, params);
+	}
+}
+
+/* Take over what a source said about rows that it has not. */
+static void
+follow(Handoff *h, Datum *elems, bool *nulls, int n)
+{
+	for (int i = 1; i + 1 < n; i += 2)
+		for (int j = 0; j < h->nitem; j++)
+			if (strcmp(h->items[j].id, TextDatumGetCString(elems[i])) == 0)
+				h->items[j].region = nulls[i + 1] ? NULL :
+					TextDatumGetCString(elems[i + 1]);
+}
+
+/* Hand off all items that are thought to be in one region. */
+static void
+move_from(Handoff *h, char *region)
+{
+	const char *dtxid = fleet_commit_begin();
+	bool		local = h->map->own != NULL && strcmp(region, h->map->own->name) == 0;
+	Datum		ids = ids_in(h, region);
+	FleetBranch *branch = NULL;
+	FleetLeaving leaving;
+	Datum		answer;
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+
+	leaving.vehicles = h->vehicles;
+	leaving.ids = ids;
+	leaving.expected_epoch = h->expected_epoch;
+	leaving.target = h->target->name;
+	leaving.dtxid = dtxid;
+	if (local)
+		answer = fleet_handoff_depart(h->map, &leaving);
+	else
+	{
+		branch = fleet_commit_join(region);
+		answer = depart_remote(h, branch, ids, dtxid);
+	}
+	deconstruct_array(DatumGetArrayTypeP(answer), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elems, &nulls, &n);
+	if (nulls[0])
+	{
+		follow(h, elems, nulls, n);
+		return;
+	}
+	(void) fleet_clock_receive(strtoull(TextDatumGetCString(elems[2]), NULL, 10));
+	if (branch != NULL)
+		fleet_commit_record(branch, "depart", TextDatumGetCString(elems[0]));
+	arrive(h, TextDatumGetCString(elems[0]), dtxid);
+	h->new_epoch = Max(h->new_epoch, strtoll(TextDatumGetCString(elems[1]), NULL, 10));
+	for (int i = 0; i < h->nitem; i++)
+		if (!h->items[i].gone && h->items[i].region != NULL &&
+			strcmp(h->items[i].region, region) == 0)
+		{
+			h->items[i].gone = true;
+			h->moved++;
+		}
+}
+
+static HandoffItem *
+first_to_go(Handoff *h)
+{
+	for (int i = 0; i < h->nitem; i++)
+		if (!h->items[i].gone)
+			return &h->items[i];
+	return NULL;
+}
+
+static int
+compare_items(const void *a, const void *b)
+{
+	return strcmp(((const HandoffItem *) a)->id, ((const HandoffItem *) b)->id);
+}
+
+/* The ids as items, sorted, each once. */
+static void
+read_items(Handoff *h, ArrayType *ids)
+{
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+	int			kept = 0;
+
+	deconstruct_array(ids, TEXTOID, -1, false, TYPALIGN_INT, &elems, &nulls, &n);
+	h->items = palloc0(sizeof(HandoffItem) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("the id of a %s must not be null", noun(h))));
+		h->items[i].id = TextDatumGetCString(elems[i]);
+		h->items[i].region = h->map->own ? h->map->own->name : NULL;
+	}
+	qsort(h->items, n, sizeof(HandoffItem), compare_items);
+	for (int i = 0; i < n; i++)
+		if (kept == 0 || strcmp(h->items[i].id, h->items[kept - 1].id) != 0)
+			h->items[kept++] = h->items[i];
+	h->nitem = kept;
+}
+
+/*
+ * Hand off rides (or vehicles) to a region: all or none.  Returns the greatest
+ * new epoch where an epoch was asked about or one id was given, and the number
+ * of ids that move otherwise; see the callers.
+ */
+static void
+run(Handoff *h, ArrayType *ids, const char *target)
+{
+	HandoffItem	   *item;
+	int			hops = 0;
+
+	h->map = fleet_region_map_member();
+	h->target = fleet_region_require(h->map, target);
+	read_items(h, ids);
+	check_rights(h, ids);
+	while ((item = first_to_go(h)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		find_item(h, item);
+		if (++hops > MAX_HOPS + h->nitem)
+			raise_on_its_way(h, item->id);
+		if (strcmp(item->region, h->target->name) != 0)
+			move_from(h, item->region);
+	}
+}
+
+/*
+ * Hand off, as the functions below do, for callers in other rooms.  Returns
+ * the greatest new epoch.
+ */
+int64
+fleet_handoff_run(bool vehicles, ArrayType *ids, const char *target,
+				  int64 expected_epoch)
+{
+	Handoff		h = {.vehicles = vehicles,.expected_epoch = expected_epoch};
+
+	run(&h, ids, target);
+	return h.new_epoch;
+}
+
+static ArrayType *
+one_id(Datum id)
+{
+	return construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* fleet.handoff(ride_id text, target text, expected_epoch bigint) -> bigint */
+Datum
+fleet_handoff_ride(PG_FUNCTION_ARGS)
+{
+	int64		expected = 0;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ride and target must not be null")));
+	if (!PG_ARGISNULL(2))
+	{
+		expected = PG_GETARG_INT64(2);
+		if (expected < 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("an epoch is at least 1")));
+	}
+	PG_RETURN_INT64(fleet_handoff_run(false, one_id(PG_GETARG_DATUM(0)),
+									  text_to_cstring(PG_GETARG_TEXT_PP(1)), expected));
+}
+
+/* fleet.handoff(ride_ids text[], target text) -> integer */
+Datum
+fleet_handoff_rides(PG_FUNCTION_ARGS)
+{
+	Handoff		h = {.vehicles = false};
+
+	run(&h, PG_GETARG_ARRAYTYPE_P(0), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_INT32(h.moved);
+}
+
+/* fleet.handoff_vehicle(vehicle_id text, target text) -> bigint */
+Datum
+fleet_handoff_vehicle(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(fleet_handoff_run(true, one_id(PG_GETARG_DATUM(0)),
+									  text_to_cstring(PG_GETARG_TEXT_PP(1)), 0));
+}
+
+/* fleet.depart(...) -> text[]: the source's half, for another node. */
+Datum
+fleet_handoff_depart_sql(PG_FUNCTION_ARGS)
+{
+	const FleetRegionMap *map = fleet_region_map_member();
+	FleetLeaving leaving;
+
+	leaving.dtxid = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	leaving.vehicles = PG_GETARG_BOOL(1);
+	leaving.ids = PointerGetDatum(PG_GETARG_ARRAYTYPE_P(2));
+	leaving.target = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	leaving.expected_epoch = PG_GETARG_INT64(4);
+	fleet_handoff_check_map(map, PG_GETARG_INT64(5));
+	(void) fleet_clock_receive((uint64) PG_GETARG_INT64(6));
+	PG_RETURN_DATUM(fleet_handoff_depart(map, &leaving));
+}
+
+/* fleet.arrive(dtxid, rows, map_version, redo) -> integer: the target's half. */
+Datum
+fleet_handoff_arrive_sql(PG_FUNCTION_ARGS)
+{
+	const FleetRegionMap *map = fleet_region_map_member();
+	bool		redo = PG_GETARG_BOOL(3);
+
+	if (!redo)
+		fleet_handoff_check_map(map, PG_GETARG_INT64(2));
+	PG_RETURN_INT32(fleet_handoff_arrive(map, text_to_cstring(PG_GETARG_TEXT_PP(0)),
+										 PG_GETARG_DATUM(1), redo));
+}

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * handoff.h
+ *	  Handing rides and vehicles off to another region.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/handoff/handoff.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_HANDOFF_HANDOFF_H
+#define FLEET_HANDOFF_HANDOFF_H
+
+#include "postgres.h"
+
+#include "utils/array.h"
+
+extern int64 fleet_handoff_run(bool vehicles, ArrayType *ids, const char *target,
+							   int64 expected_epoch);
+
+#endif							/* FLEET_HANDOFF_HANDOFF_H */

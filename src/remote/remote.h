@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.h
+ *	  Connections to other nodes: kept, pipelined, never blocking, always with
+ *	  a deadline.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/remote/remote.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_REMOTE_REMOTE_H
+#define FLEET_REMOTE_REMOTE_H
+
+#include "postgres.h"
+
+#include "libpq-fe.h"
+
+/* Longest name of a foreign server: "fleet_" and a region's name. */
+#define FLEET_SERVER_PREFIX "fleet_"
+
+typedef struct FleetConn
+{
+	char		region[NAMEDATALEN];	/* hash key */
+	PGconn	   *pg;				/* NULL while not connected */
+	int			pending;		/* requests sent whose reply was not read */
+	PGresult   *partial;		/* reply that is being read */
+	bool		in_transaction; /* a branch is open on it */
+	bool		broken;			/* to be closed, never to be reused */
+	uint32		server_hash;	/* syscache hash of its foreign server */
+	uint32		mapping_hash;
+	bool		stale;			/* options changed since it was opened */
+} FleetConn;
+
+typedef enum FleetReplyStatus
+{
+	FLEET_REPLY_OK,
+	FLEET_REPLY_ERROR,			/* the remote server said so; see result */
+	FLEET_REPLY_TIMEOUT,		/* the deadline passed; the connection is broken */
+	FLEET_REPLY_BROKEN			/* the connection was lost */
+} FleetReplyStatus;
+
+typedef struct FleetReply
+{
+	FleetReplyStatus status;
+	PGresult   *result;			/* of the statement; NULL unless OK or ERROR */
+} FleetReply;
+
+extern int	fleet_remote_connect_timeout;	/* ms */
+
+extern void fleet_remote_init(void);
+extern int64 fleet_remote_deadline(int timeout_ms);
+
+extern FleetConn *fleet_remote_connect(const char *region);
+extern FleetConn *fleet_remote_try_connect(const char *region, char **error);
+extern bool fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
+							  const char *const *params);
+extern FleetReplyStatus fleet_remote_receive(FleetConn *conn, int64 deadline,
+											 FleetReply *reply);
+extern void fleet_remote_clear(FleetReply *reply);
+extern bool fleet_remote_is_sqlstate(const FleetReply *reply, const char *sqlstate);
+extern void fleet_remote_raise(FleetConn *conn, FleetReply *reply,
+							   const char *sql) pg_attribute_noreturn();
+extern char *fleet_remote_error_text(FleetConn *conn, const FleetReply *reply);
+extern char *fleet_remote_query(FleetConn *conn, const char *sql, int nparams,
+								const char *const *params, int timeout_ms);
+extern void fleet_remote_discard(FleetConn *conn);
+
+#endif							/* FLEET_REMOTE_REMOTE_H */

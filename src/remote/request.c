@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.c
+ *	  Requests and replies on a kept connection.
+ *
+ * libpq's pipeline mode: each request is one statement and one
+ * synchronisation point, so several may be on their way and replies come back
+ * in the order of the requests.  Nothing here blocks in libpq; each wait is on
+ * the latch and the socket and ends at a deadline, also where neither
+ * statement_timeout nor a cancel is listened to (during COMMIT).
+ *
+ * fleet_remote_send, _receive and _clear never throw on account of the peer;
+ * _receive throws for cancel and terminate unless interrupts are held.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/remote/request.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
+
+#include "base/errcodes.h"
+#include "remote/remote.h"
+#include "remote/wait.h"
+
+static int64
+monotonic_ms(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* The moment so many milliseconds from now, on a clock that is never set back. */
+int64
+fleet_remote_deadline(int timeout_ms)
+{
+	return monotonic_ms() + timeout_ms;
+}
+
+/* Wait for the socket.  False when the deadline has passed. */
+bool
+fleet_remote_wait(PGconn *pg, int events, int64 deadline)
+{
+	int64		left = deadline - monotonic_ms();
+	int			rc;
+
+	if (left < 0)
+		return false;
+	rc = WaitLatchOrSocket(MyLatch,
+						   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
+						   PQsocket(pg), left, PG_WAIT_EXTENSION);
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/*
+ * Queue one statement and start to send it.  False, with the connection
+ * broken, where libpq refuses; what the peer thinks of it is in the reply.
+ */
+bool
+fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
+				  const char *const *params)
+{
+	if (conn->pg == NULL || conn->broken)
+		return false;
+	if (!PQsendQueryParams(conn->pg, sql, nparams, NULL, params, NULL, NULL, 0) ||
+		!PQpipelineSync(conn->pg) ||
+		PQflush(conn->pg) < 0)
+	{
+		conn->broken = true;
+		return false;
+	}
+	conn->pending++;
+	return true;
+}
+
+/* Let go of a reply. */
+void
+fleet_remote_clear(FleetReply *reply)
+{
+	if (reply->result != NULL)
+		PQclear(reply->result);
+	reply->result = NULL;
+}
+
+/* Keep the result, or the error where there is one. */
+static void
+keep_result(FleetConn *conn, PGresult *result)
+{
+	if (PQresultStatus(result) == PGRES_PIPELINE_ABORTED)
+		PQclear(result);
+	else if (conn->partial == NULL)
+		conn->partial = result;
+	else if (PQresultStatus(conn->partial) == PGRES_FATAL_ERROR)
+		PQclear(result);
+	else
+	{
+		PQclear(conn->partial);
+		conn->partial = result;
+	}
+}
+
+/* Take what has arrived.  True at the synchronisation point of the request. */
+static bool
+take_results(FleetConn *conn)
+{
+	while (!PQisBusy(conn->pg))
+	{
+		PGresult   *result = PQgetResult(conn->pg);
+
+		if (result == NULL)
+		{
+			/* A NULL ends one statement's results; a lost peer gives only NULLs. */
+			if (PQstatus(conn->pg) == CONNECTION_BAD)
+				return false;
+			continue;
+		}
+		if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
+		{
+			PQclear(result);
+			return true;
+		}
+		keep_result(conn, result);
+	}
+	return false;
+}
+
+static FleetReplyStatus
+finish_reply(FleetConn *conn, FleetReply *reply, FleetReplyStatus status)
+{
+	reply->result = conn->partial;
+	conn->partial = NULL;
+	if (status == FLEET_REPLY_OK)
+	{
+		ExecStatusType s = PQresultStatus(reply->result);
+
+		conn->pending--;
+		if (s != PGRES_TUPLES_OK && s != PGRES_COMMAND_OK)
+			status = FLEET_REPLY_ERROR;
+	}
+	else
+		conn->broken = true;
+	reply->status = status;
+	return status;
+}
+
+/* Read the reply to the oldest request that has none yet. */
+FleetReplyStatus
+fleet_remote_receive(FleetConn *conn, int64 deadline, FleetReply *reply)
+{
+	reply->result = NULL;
+	if (conn->pg == NULL || conn->broken || conn->pending == 0)
+		return finish_reply(conn, reply, FLEET_REPLY_BROKEN);
+	for (;;)
+	{
+		int			unsent = PQflush(conn->pg);
+
+		if (take_results(conn))
+			return finish_reply(conn, reply, FLEET_REPLY_OK);
+		if (unsent < 0 || PQstatus(conn->pg) == CONNECTION_BAD)
+			return finish_reply(conn, reply, FLEET_REPLY_BROKEN);
+		if (!fleet_remote_wait(conn->pg,
+							   WL_SOCKET_READABLE | (unsent ? WL_SOCKET_WRITEABLE : 0),
+							   deadline))
+			return finish_reply(conn, reply, FLEET_REPLY_TIMEOUT);
+
+		/*
+		 * On failure what was read before is still to be had: the peer may
+		 * have said why it went.
+		 */
+		if (!PQconsumeInput(conn->pg))
+		{
+			if (take_results(conn))
+				return finish_reply(conn, reply, FLEET_REPLY_OK);
+			return finish_reply(conn, reply, FLEET_REPLY_BROKEN);
+		}
+	}
+}
+
+/* Is the reply this error? */
+bool
+fleet_remote_is_sqlstate(const FleetReply *reply, const char *sqlstate)
+{
+	const char *state;
+
+	if (reply->status != FLEET_REPLY_ERROR)
+		return false;
+	state = PQresultErrorField(reply->result, PG_DIAG_SQLSTATE);
+	return state != NULL && strcmp(state, sqlstate) == 0;
+}
+
+/* A reply that is no success, as one line of text, palloc'd. */
+char *
+fleet_remote_error_text(FleetConn *conn, const FleetReply *reply)
+{
+	const char *message = NULL;
+
+	if (reply->status == FLEET_REPLY_TIMEOUT)
+		return pstrdup("no answer in time");
+	if (reply->result != NULL)
+		message = PQresultErrorField(reply->result, PG_DIAG_MESSAGE_PRIMARY);
+	if (message == NULL && reply->result != NULL)
+		message = PQresultErrorMessage(reply->result);
+	if ((message == NULL || *message == '\0') && conn->pg != NULL)
+		message = PQerrorMessage(conn->pg);
+	if (message == NULL || *message == '\0')
+		return pstrdup("the connection was lost");
+	return pchomp(message);
+}
+
+/*
+ * Raise a reply that is no success as what it is: the peer's own SQLSTATE,
+ * message, detail and hint, or that it did not answer.
+ */
+void
+fleet_remote_raise(FleetConn *conn, FleetReply *reply, const char *sql)
+{
+	char	   *message = fleet_remote_error_text(conn, reply);
+	char	   *detail = NULL;
+	char	   *hint = NULL;
+	int			code = ERRCODE_CONNECTION_FAILURE;
+
+	if (reply->result != NULL)
+	{
+		const char *state = PQresultErrorField(reply->result, PG_DIAG_SQLSTATE);
+		const char *text;
+
+		if (state != NULL && strlen(state) == 5)
+			code = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+		text = PQresultErrorField(reply->result, PG_DIAG_MESSAGE_DETAIL);
+		detail = text ? pstrdup(text) : NULL;
+		text = PQresultErrorField(reply->result, PG_DIAG_MESSAGE_HINT);
+		hint = text ? pstrdup(text) : NULL;
+	}
+	fleet_remote_clear(reply);
+	if (reply->status == FLEET_REPLY_TIMEOUT)
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_PEER_TIMEOUT),
+				 errmsg("region \"%s\" did not answer in time", conn->region),
+				 errhint("Nothing was changed. Is its server up, and is the network between the nodes open?"),
+				 errcontext("remote SQL command: %s", sql)));
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg_internal("%s", message),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 errcontext("remote SQL command on region \"%s\": %s", conn->region, sql)));
+}
+
+/*
+ * Ask and wait: the first column of the first row, palloc'd, or NULL.  Any
+ * failure is raised, also that of an earlier request whose reply is still due.
+ */
+char *
+fleet_remote_query(FleetConn *conn, const char *sql, int nparams,
+				   const char *const *params, int timeout_ms)
+{
+	int64		deadline = fleet_remote_deadline(timeout_ms);
+	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+	char	   *value = NULL;
+
+	if (!fleet_remote_send(conn, sql, nparams, params))
+		fleet_remote_raise(conn, &reply, sql);
+	while (conn->pending > 0)
+	{
+		fleet_remote_clear(&reply);
+		if (fleet_remote_receive(conn, deadline, &reply) != FLEET_REPLY_OK)
+			fleet_remote_raise(conn, &reply, sql);
+	}
+	if (PQntuples(reply.result) > 0 && !PQgetisnull(reply.result, 0, 0))
+		value = pstrdup(PQgetvalue(reply.result, 0, 0));
+	fleet_remote_clear(&reply);
+	return value;
+}

@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.c
+ *	  SQL functions of this room.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/remote/sql.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+#include "base/shmem.h"
+#include "remote/remote.h"
+
+PG_FUNCTION_INFO_V1(fleet_remote_parse_conninfo);
+PG_FUNCTION_INFO_V1(fleet_remote_ask);
+
+/* How long one answer may take; a cancel ends the wait sooner. */
+#define ASK_TIMEOUT_MS 60000
+
+/* fleet.parse_conninfo(text) -> (keyword, value): the options that are given. */
+Datum
+fleet_remote_parse_conninfo(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *message = NULL;
+	PQconninfoOption *options;
+
+	options = PQconninfoParse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &message);
+	if (options == NULL)
+	{
+		char	   *copy = message ? pchomp(message) : pstrdup("out of memory");
+
+		PQfreemem(message);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid connection string"),
+				 errdetail_internal("%s", copy)));
+	}
+	InitMaterializedSRF(fcinfo, 0);
+	for (PQconninfoOption *o = options; o->keyword != NULL; o++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false, false};
+
+		if (o->val == NULL)
+			continue;
+		values[0] = CStringGetTextDatum(o->keyword);
+		values[1] = CStringGetTextDatum(o->val);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	PQconninfoFree(options);
+	return (Datum) 0;
+}
+
+/* fleet.ask(region, query) -> text */
+Datum
+fleet_remote_ask(PG_FUNCTION_ARGS)
+{
+	FleetConn  *conn;
+	char	   *answer;
+
+	fleet_base_require_loaded();
+	conn = fleet_remote_connect(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	answer = fleet_remote_query(conn, text_to_cstring(PG_GETARG_TEXT_PP(1)), 0, NULL,
+								ASK_TIMEOUT_MS);
+	if (answer == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(answer));
+}

@@ -1,0 +1,312 @@
+/*-------------------------------------------------------------------------
+ *
+ * track.c
+ *	  Position reports: fleet.report_fix().
+ *
+ *	1. The fix is checked; what is no position is refused.
+ *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
+ *	   stale and changes nothing, so a repeated report does no harm.
+ *	3. The crossing rule (crossing.h) says what it means for the region.
+ *	4. The row, and the place of the vehicle's open ride, are updated.
+ *	5. Where the vehicle has crossed, it is handed off with its open ride, in
+ *	   the same transaction.
+ *
+ * All statements run as the caller, on the partitioned tables, so that the
+ * caller's grants and policies decide.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/track/track.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "base/errcodes.h"
+#include "base/plan.h"
+#include "clock/clock.h"
+#include "handoff/handoff.h"
+#include "region/locate.h"
+#include "track/crossing.h"
+#include "track/track.h"
+
+PG_FUNCTION_INFO_V1(fleet_track_report_fix);
+
+static double crossing_distance = 100.0;
+static double crossing_dwell = 60.0;
+static double max_speed = 60.0;
+
+/* Arguments of fleet.report_fix. */
+enum
+{
+	ARG_VEHICLE, ARG_LON, ARG_LAT, ARG_AT, ARG_SPEED, ARG_HEADING,
+	ARG_ACCURACY, ARG_BATTERY, ARG_ALTITUDE, ARG_STATUS
+};
+
+/* The vehicle's row as it was. */
+typedef struct Vehicle
+{
+	char	   *id;
+	int64		epoch;
+	TimestampTz fix_at;
+	bool		has_fix;
+	double		lon;
+	double		lat;
+	bool		was_outside;
+	TimestampTz outside_since;
+} Vehicle;
+
+static FleetPlan vehicle_plan = {
+	"SELECT epoch, fix_at, fleet.lon(location), fleet.lat(location), outside_since"
+	" FROM fleet.vehicles WHERE region = '%s' AND vehicle_id = $1 FOR NO KEY UPDATE",
+	1, {TEXTOID}
+};
+static FleetPlan update_plan = {
+	"UPDATE fleet.vehicles SET location = fleet.make_point($2, $3), fix_at = $4,"
+	" speed_kmh = $5, heading = $6, accuracy_m = $7,"
+	" battery_pct = COALESCE($8, battery_pct), altitude_m = $9,"
+	" status = COALESCE($10::fleet.vehicle_status, status),"
+	" outside_region = $11, outside_since = $12"
+	" WHERE region = '%s' AND vehicle_id = $1",
+	12, {TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID,
+		FLOAT8OID, FLOAT8OID, FLOAT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+};
+static FleetPlan ride_plan = {
+	"UPDATE fleet.rides SET current_location = fleet.make_point($2, $3)"
+	" WHERE region = '%s' AND vehicle_id = $1 AND status < 'COMPLETED'",
+	3, {TEXTOID, FLOAT8OID, FLOAT8OID}
+};
+static FleetPlan not_here_plan = {
+	"SELECT fleet.raise_not_here('vehicle', $1)", 1, {TEXTOID}
+};
+
+void
+fleet_track_init(void)
+{
+	DefineCustomRealVariable("fleet.crossing_distance",
+							 "How far past the border of its region a vehicle has crossed, in metres.",
+							 "Raise it where positions are inexact; 0 = at once, -1 = distance does not count.",
+							 &crossing_distance, 100.0, -1.0, 100000.0,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomRealVariable("fleet.crossing_dwell",
+							 "How long a vehicle must be past the border of its region to have crossed.",
+							 "Raise it where vehicles drive along borders; 0 = at once, -1 = time does not count.",
+							 &crossing_dwell, 60.0, -1.0, 86400.0,
+							 PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomRealVariable("fleet.max_speed",
+							 "A fix that implies a higher speed is ignored, in metres per second.",
+							 "Raise it for aircraft and fast trains; 0 turns it off.",
+							 &max_speed, 60.0, 0.0, 10000.0,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+/* ---------- checking the fix ---------- */
+
+static void
+refuse_fix(const char *what, const char *range)
+{
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_INVALID_FIX),
+			 errmsg("invalid fix: %s", what),
+			 errdetail_internal("%s", range)));
+}
+
+static void
+check_range(FunctionCallInfo fcinfo, int arg, const char *name, double low, double high,
+			const char *range)
+{
+	double		value;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	value = PG_GETARG_FLOAT8(arg);
+	if (isnan(value) || value < low || value > high)
+		refuse_fix(psprintf("%s is %g", name, value), range);
+}
+
+static void
+check_fix(FunctionCallInfo fcinfo)
+{
+	for (int i = ARG_VEHICLE; i <= ARG_AT; i++)
+		if (PG_ARGISNULL(i))
+			refuse_fix("something is null", "Vehicle, longitude, latitude and time must be given.");
+	check_range(fcinfo, ARG_LON, "longitude", -180, 180, "It is from -180 to 180 degrees.");
+	check_range(fcinfo, ARG_LAT, "latitude", -90, 90, "It is from -90 to 90 degrees.");
+	check_range(fcinfo, ARG_SPEED, "speed", 0, 10000, "It is from 0 to 10000 km/h.");
+	check_range(fcinfo, ARG_HEADING, "heading", 0, 360, "It is from 0 to 360 degrees.");
+	check_range(fcinfo, ARG_ACCURACY, "accuracy", 0, 100000, "It is from 0 to 100000 metres.");
+	check_range(fcinfo, ARG_BATTERY, "battery", 0, 100, "It is from 0 to 100 per cent.");
+	check_range(fcinfo, ARG_ALTITUDE, "altitude", -1000, 100000, "It is from -1000 to 100000 metres.");
+	if (PG_GETARG_TIMESTAMPTZ(ARG_AT) >
+		GetCurrentTimestamp() + INT64CONST(1000) * fleet_clock_max_skew)
+		refuse_fix(psprintf("its time is %s",
+							timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(ARG_AT))),
+				   "It is ahead of this server's clock by more than fleet.max_clock_skew.");
+}
+
+/* ---------- the vehicle ---------- */
+
+static double
+seconds_between(TimestampTz from, TimestampTz to)
+{
+	return (double) (to - from) / USECS_PER_SEC;
+}
+
+/* Lock and read the vehicle's row; an error that says where it is if not here. */
+static void
+lock_vehicle(const FleetRegion *own, Vehicle *vehicle)
+{
+	Datum		key = CStringGetTextDatum(vehicle->id);
+	bool		no_fix;
+	bool		inside;
+	bool		isnull;
+	HeapTuple	row;
+	TupleDesc	desc;
+
+	if (own == NULL ||
+		fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
+	{
+		fleet_base_plan_execute(&not_here_plan, NULL, &key, NULL);
+		return;					/* not reached */
+	}
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	vehicle->epoch = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	vehicle->fix_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &no_fix));
+	vehicle->has_fix = !no_fix;
+	if (!no_fix)
+	{
+		vehicle->lon = DatumGetFloat8(SPI_getbinval(row, desc, 3, &isnull));
+		vehicle->lat = DatumGetFloat8(SPI_getbinval(row, desc, 4, &isnull));
+	}
+	vehicle->outside_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &inside));
+	vehicle->was_outside = !inside;
+}
+
+static FleetCrossing
+decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehicle,
+	   double lon, double lat, TimestampTz at)
+{
+	FleetCrossingRule rule = {crossing_distance, crossing_dwell, max_speed};
+	FleetCrossingFix fix = {0};
+
+	fix.has_last = vehicle->has_fix;
+	fix.last_lon = vehicle->lon;
+	fix.last_lat = vehicle->lat;
+	fix.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, at) : 0;
+	fix.lon = lon;
+	fix.lat = lat;
+	fix.is_outside = at_region != NULL && at_region != own;
+	fix.was_outside = vehicle->was_outside;
+	if (vehicle->was_outside)
+		fix.outside_s = seconds_between(vehicle->outside_since, at);
+	if (fix.is_outside && crossing_distance > 0)
+		fix.past_m = fleet_region_distance(own, lon, lat, crossing_distance);
+	return fleet_track_crossing_decide(&rule, &fix);
+}
+
+/* Write the fix into the vehicle's row and its open ride's. */
+static void
+store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle,
+		  const FleetRegion *outside)
+{
+	Datum		values[12];
+	char		nulls[13] = "            ";
+
+	for (int i = ARG_VEHICLE; i <= ARG_ALTITUDE; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		if (PG_ARGISNULL(i))
+			nulls[i] = 'n';
+	}
+	nulls[ARG_STATUS] = 'n';
+	if (!PG_ARGISNULL(ARG_STATUS))
+	{
+		values[ARG_STATUS] = CStringGetTextDatum(DatumGetCString(
+			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
+		nulls[ARG_STATUS] = ' ';
+	}
+	nulls[10] = nulls[11] = outside == NULL ? 'n' : ' ';
+	if (outside != NULL)
+	{
+		values[10] = CStringGetTextDatum(outside->name);
+		values[11] = vehicle->was_outside ?
+			TimestampTzGetDatum(vehicle->outside_since) : PG_GETARG_DATUM(ARG_AT);
+	}
+	fleet_base_plan_execute(&update_plan, own->name, values, nulls);
+	fleet_base_plan_execute(&ride_plan, own->name, values, NULL);
+}
+
+static Datum
+make_result(FunctionCallInfo fcinfo, const char *outcome, const char *region, int64 epoch)
+{
+	TupleDesc	desc;
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = CStringGetTextDatum(outcome);
+	values[1] = CStringGetTextDatum(region);
+	values[2] = Int64GetDatum(epoch);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+static int64
+hand_off(FunctionCallInfo fcinfo, const FleetRegion *target)
+{
+	Datum		id = PG_GETARG_DATUM(ARG_VEHICLE);
+
+	return fleet_handoff_run(true, construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT),
+							 target->name, 0);
+}
+
+/* fleet.report_fix(...) -> fleet.fix_result */
+Datum
+fleet_track_report_fix(PG_FUNCTION_ARGS)
+{
+	const FleetRegion *own = fleet_region_map_member()->own;
+	const FleetRegion *at_region;
+	Vehicle		vehicle = {0};
+	FleetCrossing crossing;
+	double		lon;
+	double		lat;
+	TimestampTz at;
+
+	check_fix(fcinfo);
+	vehicle.id = text_to_cstring(PG_GETARG_TEXT_PP(ARG_VEHICLE));
+	lon = PG_GETARG_FLOAT8(ARG_LON);
+	lat = PG_GETARG_FLOAT8(ARG_LAT);
+	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
+
+	SPI_connect();
+	lock_vehicle(own, &vehicle);
+	if (vehicle.has_fix && at <= vehicle.fix_at)
+	{
+		SPI_finish();
+		return make_result(fcinfo, "stale", own->name, vehicle.epoch);
+	}
+	at_region = fleet_region_at(lon, lat);
+	crossing = decide(own, at_region, &vehicle, lon, lat, at);
+	if (crossing != FLEET_CROSSING_IMPLAUSIBLE)
+		store_fix(fcinfo, own, &vehicle,
+				  crossing == FLEET_CROSSING_OUTSIDE ? at_region : NULL);
+	SPI_finish();
+
+	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
+		return make_result(fcinfo, "implausible", own->name, vehicle.epoch);
+	if (crossing == FLEET_CROSSING_CROSS)
+		return make_result(fcinfo, "moved", at_region->name, hand_off(fcinfo, at_region));
+	return make_result(fcinfo, "accepted", own->name, vehicle.epoch);
+}
