@@ -35,8 +35,8 @@ PG_CFLAGS = -Wall -Wextra $(WERROR) -Wdeclaration-after-statement \
 	-Wmissing-prototypes -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
 
-# No bitcode: it doubles the build time, and no function of ours is small and
-# hot enough in SQL for the JIT to inline it.
+# No bitcode: clang would compile everything once more, only so that the JIT
+# could inline functions of ours, and none is small and hot enough for that.
 override with_llvm = no
 
 SUITES = unit regress isolation pgtap tap data check

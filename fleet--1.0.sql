@@ -1433,6 +1433,10 @@ DECLARE
 	suspects text[];	-- check and id, as one text
 	again text[];
 BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.map) THEN
+		RAISE EXCEPTION 'node "%" is not part of a region map', fleet.node_name()
+			USING ERRCODE = 'RF004', HINT = 'Call it on a node that owns a region.';
+	END IF;
 	-- The nodes are read one after the other, so a ride that moves meanwhile can
 	-- seem doubled or missing once; what is wrong is seen each time.
 	FOR round IN 1 .. 3 LOOP

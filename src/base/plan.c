@@ -59,7 +59,13 @@ prepare(FleetPlan *plan, const char *own)
 		SPI_freeplan(plan->plan);
 		plan->plan = NULL;
 	}
-	plan->plan = SPI_prepare(expand(plan->sql, own), plan->nargs, plan->argtypes);
+
+	/*
+	 * All of them look rows up by key, whatever the values: to plan them anew
+	 * for each call would cost more than to run them.
+	 */
+	plan->plan = SPI_prepare_cursor(expand(plan->sql, own), plan->nargs,
+									plan->argtypes, CURSOR_OPT_GENERIC_PLAN);
 	if (plan->plan == NULL || SPI_keepplan(plan->plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
 			 SPI_result_code_string(SPI_result));
