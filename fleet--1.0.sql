@@ -656,7 +656,10 @@ BEGIN
 		RAISE EXCEPTION 'longitude and latitude must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	place := fleet.region_of(lon, lat);
-	IF place IS NULL THEN
+	IF place IS NULL AND fleet.node_name() IS NULL THEN
+		RAISE EXCEPTION 'this database has no node identity'
+			USING ERRCODE = 'RF011', HINT = 'Call fleet.init_node(name) once in this database.';
+	ELSIF place IS NULL THEN
 		RAISE EXCEPTION 'no region is at longitude % and latitude %', lon, lat
 			USING ERRCODE = 'RF019', HINT = 'Raise fleet.border_tolerance where geofences leave gaps.';
 	ELSIF place IS DISTINCT FROM own THEN
@@ -1020,12 +1023,15 @@ REVOKE EXECUTE ON FUNCTION fleet.create_partitions(text, boolean) FROM PUBLIC;
 CREATE FUNCTION fleet.drop_region(region text) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $$
 DECLARE
 	is_own boolean := region = fleet.own_region();
 	rows bigint := 0;
 BEGIN
-	IF EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region)
+	-- Not counting what asks that region's node to leave, in this transaction.
+	IF EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region
+			AND NOT (d.kind = 'map' AND d.decided_at = now()))
 		OR EXISTS (SELECT FROM fleet.departures AS d WHERE d.settled_hlc IS NULL AND (is_own OR d.target = drop_region.region)) THEN
 		RAISE EXCEPTION 'region "%" has handoffs that are not finished', region
 			USING ERRCODE = 'RF024', DETAIL = format('Node "%s" still waits for confirmations.', fleet.node_name()),
@@ -1158,7 +1164,9 @@ BEGIN
 		PERFORM fleet.request_map(peer, jsonb_build_object('version', new_version, 'change', change,
 			'regions', CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
 	END LOOP;
-	PERFORM fleet.apply_map(NULL, jsonb_build_object('version', new_version, 'change', change, 'regions', regions), false);
+	-- This node, too, is off the map without a region of its own.
+	PERFORM fleet.apply_map(NULL, jsonb_build_object('version', new_version, 'change', change,
+		'regions', CASE WHEN regions @> jsonb_build_array(jsonb_build_object('node', own_node)) THEN regions ELSE '[]' END), false);
 	RETURN new_version;
 END
 $$;

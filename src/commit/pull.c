@@ -65,8 +65,7 @@ read_prepared(MemoryContext context)
 	List	   *doubts = NIL;
 	int			n;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	fleet_commit_begin_step();
 	SPI_connect();
 	n = fleet_base_plan_execute(&prepared_plan, NULL, &age, NULL);
 	for (int i = 0; i < n; i++)
@@ -93,8 +92,7 @@ read_prepared(MemoryContext context)
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	fleet_commit_end_step();
 	return doubts;
 }
 
@@ -175,14 +173,12 @@ act_on(FleetDoubt *doubt, const char *outcome, MemoryContext context)
 {
 	if (strcmp(outcome, "unknown") == 0)
 	{
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
+		fleet_commit_begin_step();
 		outcome = outcome_by_evidence(doubt->dtxid);
 		if (outcome == NULL)
 			fleet_commit_failed(doubt->gid, "its coordinator was promoted or restored, "
 								"and not every node answers", false);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		fleet_commit_end_step();
 	}
 	if (outcome == NULL || strcmp(outcome, "running") == 0)
 		return;
@@ -243,11 +239,9 @@ fleet_commit_pull(MemoryContext context)
 
 		MemoryContextSwitchTo(context);
 		same = fleet_commit_next_peer(rest, &rest);
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
+		fleet_commit_begin_step();
 		outcomes = ask_outcomes(same, context);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		fleet_commit_end_step();
 		if (outcomes == NIL)
 			continue;
 		forboth(doubt, same, outcome, outcomes)

@@ -88,8 +88,7 @@ static FleetPlan done_plan = {
 static void
 begin_step(void)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	fleet_commit_begin_step();
 	SPI_connect();
 }
 
@@ -97,8 +96,7 @@ static void
 end_step(void)
 {
 	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	fleet_commit_end_step();
 }
 
 /* Steps 2 and 3: the decisions whose transaction has ended, one for each branch. */
@@ -362,8 +360,7 @@ push_to_peer(List *doubts)
 	FleetConn  *conn;
 	ListCell   *cell;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	fleet_commit_begin_step();
 	conn = fleet_commit_peer(((FleetDoubt *) linitial(doubts))->region, &error);
 	foreach(cell, doubts)
 	{
@@ -374,8 +371,7 @@ push_to_peer(List *doubts)
 		else
 			fleet_commit_failed(doubt->gid, error ? error : "the connection was lost", false);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	fleet_commit_end_step();
 }
 
 static int

@@ -13,9 +13,9 @@
  * finish what one of them forgot or cannot know.
  *
  * Nothing waits for something that is stuck.  A gid that fails for reasons of
- * its own backs off alone, to half a minute at the most.  A peer that cannot be reached is left out
- * for a moment; of several such peers each round tries one, so a round is
- * never delayed by more than one failed attempt.
+ * its own backs off alone, to half a minute at the most.  A peer that does not
+ * even refuse a connection costs its timeout; of several such peers each round
+ * tries one, in turn, so a round is never delayed by more than that.
  *
  * Each step is a transaction of its own.  An error ends the step, is logged,
  * and the next round begins anew from the tables.
@@ -44,6 +44,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/plan.h"
 #include "base/worker.h"
@@ -54,9 +55,20 @@ PGDLLEXPORT void fleet_commit_resolver_main(Datum main_arg);
 
 int			fleet_commit_resolve_interval = 1000;
 
-/* Regions whose node could not be reached, in the order in which to try them. */
+/* An attempt that takes longer than this delays others. */
+#define SLOW_MS 100
+
+/* A region whose node could not be reached when it was last tried. */
+typedef struct Unreachable
+{
+	char		region[NAMEDATALEN];
+	TimestampTz last_try;
+	TimestampTz last_wanted;
+	bool		slow;			/* it did not even refuse */
+} Unreachable;
+
 static List *unreachable = NIL;
-static bool tried_unreachable = false;
+static bool slow_tried = false; /* in this round */
 
 static FleetPlan failed_plan = {
 	"INSERT INTO fleet.resolution AS r (gid, attempts, last_error, next_try)"
@@ -80,50 +92,71 @@ static FleetPlan incarnation_plan = {
 	1, {TEXTOID}
 };
 
-static bool
-same_string(const char *a, const char *b)
+/*
+ * Begin a step: a transaction with a snapshot, and now() as it is.  Without
+ * the first line now() would stay what it was when the worker began.
+ */
+void
+fleet_commit_begin_step(void)
 {
-	return strcmp(a, b) == 0;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-static void
-mark_unreachable(const char *region)
+void
+fleet_commit_end_step(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-	unreachable = lappend(unreachable, pstrdup(region));
-	MemoryContextSwitchTo(old);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
-/* Take a region off the list.  True if it was on it, and *first if it is next. */
+static Unreachable *
+find_unreachable(const char *region)
+{
+	ListCell   *cell;
+
+	foreach(cell, unreachable)
+		if (strcmp(((Unreachable *) lfirst(cell))->region, region) == 0)
+			return lfirst(cell);
+	return NULL;
+}
+
+/* Is another slow region due before this one? */
 static bool
-unmark_unreachable(const char *region, bool only_first)
+is_anothers_turn(const Unreachable *mine, TimestampTz now)
 {
 	ListCell   *cell;
 
 	foreach(cell, unreachable)
 	{
-		if (same_string(lfirst(cell), region))
-		{
-			pfree(lfirst(cell));
-			unreachable = foreach_delete_current(unreachable, cell);
+		Unreachable *other = lfirst(cell);
+
+		if (other != mine && other->slow && other->last_try < mine->last_try &&
+			!TimestampDifferenceExceeds(other->last_wanted, now,
+										5 * fleet_commit_resolve_interval))
 			return true;
-		}
-		if (only_first)
-			break;
 	}
 	return false;
 }
 
-static bool
-is_unreachable(const char *region)
+static void
+note_failure(Unreachable *entry, const char *region, TimestampTz since)
 {
-	ListCell   *cell;
+	TimestampTz now = GetCurrentTimestamp();
 
-	foreach(cell, unreachable)
-		if (same_string(lfirst(cell), region))
-			return true;
-	return false;
+	if (entry == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		entry = palloc0(sizeof(Unreachable));
+		strlcpy(entry->region, region, NAMEDATALEN);
+		unreachable = lappend(unreachable, entry);
+		MemoryContextSwitchTo(old);
+	}
+	entry->last_wanted = entry->last_try = now;
+	entry->slow = TimestampDifferenceExceeds(since, now, SLOW_MS);
+	slow_tried = slow_tried || entry->slow;
 }
 
 /*
@@ -133,20 +166,27 @@ is_unreachable(const char *region)
 FleetConn *
 fleet_commit_peer(const char *region, char **error)
 {
+	Unreachable *entry = find_unreachable(region);
+	TimestampTz now = GetCurrentTimestamp();
 	FleetConn  *conn;
 
-	if (is_unreachable(region))
+	if (entry != NULL)
 	{
-		if (tried_unreachable || !unmark_unreachable(region, true))
+		entry->last_wanted = now;
+		if (entry->slow && (slow_tried || is_anothers_turn(entry, now)))
 		{
 			*error = pstrdup("the node cannot be reached");
 			return NULL;
 		}
-		tried_unreachable = true;
 	}
 	conn = fleet_remote_try_connect(region, error);
 	if (conn == NULL)
-		mark_unreachable(region);
+		note_failure(entry, region, now);
+	else if (entry != NULL)
+	{
+		unreachable = list_delete_ptr(unreachable, entry);
+		pfree(entry);
+	}
 	return conn;
 }
 
@@ -177,7 +217,7 @@ fleet_commit_next_peer(List *doubts, List **rest)
 	{
 		FleetDoubt *doubt = lfirst(cell);
 
-		if (same_string(doubt->region, first->region))
+		if (strcmp(doubt->region, first->region) == 0)
 			same = lappend(same, doubt);
 		else
 			*rest = lappend(*rest, doubt);
@@ -205,8 +245,7 @@ look_at_node(void)
 	Oid			namespace;
 	bool		found = false;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	fleet_commit_begin_step();
 	namespace = get_namespace_oid("fleet", true);
 	if (OidIsValid(namespace) &&
 		OidIsValid(get_relname_relid("resolution", namespace)))
@@ -220,21 +259,18 @@ look_at_node(void)
 					(errmsg("fleet: this node has a new incarnation, it was promoted or restored")));
 		SPI_finish();
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	fleet_commit_end_step();
 	return found;
 }
 
 static void
 forget_resolved(MemoryContext context)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	fleet_commit_begin_step();
 	SPI_connect();
 	fleet_base_plan_execute(&forget_plan, NULL, NULL, NULL);
 	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	fleet_commit_end_step();
 }
 
 /* Run one step; an error in it is logged and ends only the step. */
@@ -282,7 +318,7 @@ fleet_commit_resolver_main(Datum main_arg)
 			fleet_base_worker_not_wanted();
 			proc_exit(0);
 		}
-		tried_unreachable = false;
+		slow_tried = false;
 		run_step(fleet_commit_push, context);
 		run_step(fleet_commit_pull, context);
 		run_step(forget_resolved, context);

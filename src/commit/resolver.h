@@ -36,6 +36,8 @@ typedef struct FleetDoubt
 extern void fleet_commit_push(MemoryContext context);
 extern void fleet_commit_pull(MemoryContext context);
 
+extern void fleet_commit_begin_step(void);
+extern void fleet_commit_end_step(void);
 extern FleetConn *fleet_commit_peer(const char *region, char **error);
 extern void fleet_commit_failed(const char *gid, const char *error, bool back_off);
 extern List *fleet_commit_next_peer(List *doubts, List **rest);

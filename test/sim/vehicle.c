@@ -213,15 +213,22 @@ note_handoff(SimWorker *worker, const SimVehicle *vehicle, const SimFix *fix, in
 				node_name(worker, from), node_name(worker, vehicle->node));
 }
 
+/* Count what became of a fix; the ones that the server took make the track. */
 static void
-count_outcome(SimWorker *worker, const SimReply *reply)
+note_outcome(SimWorker *worker, const SimVehicle *vehicle, const FixText *text,
+			 const SimReply *reply)
 {
 	if (strcmp(reply->value[0], "implausible") == 0)
 		count(worker, SIM_IMPLAUSIBLE);
 	else if (strcmp(reply->value[0], "stale") == 0 && !reply->unknown)
 		count(worker, SIM_STALE);
 	else
+	{
 		count(worker, SIM_ACCEPTED);
+		if (worker->output->tracks != NULL)
+			fprintf(worker->output->tracks, "%s,%s,%s,%s\n",
+					vehicle->id, text->t, text->lon, text->lat);
+	}
 }
 
 static void
@@ -238,7 +245,7 @@ report_fix(SimWorker *worker, SimVehicle *vehicle, const SimFix *fix,
 	values[3] = text->t;
 	if (call(worker, vehicle, SIM_FIX, values, true, &reply))
 	{
-		count_outcome(worker, &reply);
+		note_outcome(worker, vehicle, text, &reply);
 		if (strcmp(reply.value[0], "moved") == 0)
 		{
 			int			to = sim_cluster_find(worker->cluster, reply.value[1]);
@@ -247,9 +254,6 @@ report_fix(SimWorker *worker, SimVehicle *vehicle, const SimFix *fix,
 			if (to != SIM_NOWHERE)
 				vehicle->node = to;
 		}
-		if (worker->output->tracks != NULL)
-			fprintf(worker->output->tracks, "%s,%s,%s,%s\n",
-					vehicle->id, text->t, text->lon, text->lat);
 	}
 	else
 		report_failure(worker, vehicle, "fix", &reply);

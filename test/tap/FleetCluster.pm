@@ -1,0 +1,621 @@
+# fleet: real servers for the TAP tests.
+# Copyright (c) 2026, the fleet authors
+#
+# A FleetCluster is a few PostgreSQL servers on Unix sockets, each the node of
+# one region.  Regions (and their servers) are called a, b, c ...: squares of
+# one degree side by side, so region number i holds longitude i + 0.5, latitude
+# 0.5.
+#
+# A test says which rides exist (add_rides), does its worst, and then calls
+# check_all(), which waits until the nodes have healed and looks at each node's
+# own tables: it does not trust fleet.verify() alone.
+#
+# Servers are started, stopped and killed here and not by
+# PostgreSQL::Test::Cluster, which supplies ports, folders and initdb: after
+# SIGKILL it neither waits until all processes are gone nor removes what they
+# leave behind, and a start would fail now and then.
+
+package FleetCluster;
+
+use strict;
+use warnings;
+
+use Digest::MD5;
+use File::Path qw(make_path remove_tree);
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my @clusters;      # all of this test, to be stopped at its end
+my $sessions = 0;  # ever started, for their names
+
+# Seconds that healing may take before a test calls it a failure.
+our $HEAL_DEADLINE = 15;
+
+# ---- start and end of a cluster
+
+# new(nodes => 3, settings => "lines of postgresql.conf"): servers that run and
+# share one region map.
+sub new
+{
+	my ($class, %opt) = @_;
+	my $self = bless { rides => {}, nodes => {}, order => [] }, $class;
+	my $template = template();
+
+	push @clusters, $self;
+	for my $name (('a' .. 'z')[ 0 .. ($opt{nodes} // 3) - 1 ])
+	{
+		my $server = PostgreSQL::Test::Cluster->new("node_$name");
+
+		$self->{nodes}{$name} = {
+			server => $server,
+			data => $server->data_dir,
+			log => $server->logfile,
+			number => scalar @{ $self->{order} },
+		};
+		push @{ $self->{order} }, $name;
+		copy_folder($template, $server->data_dir);
+		$self->configure($name, $opt{settings} // '');
+		$self->start($name);
+		$self->sql($name, "SELECT fleet.init_node('node_$name')");
+	}
+	$self->add_region($_) for $opt{no_map} ? () : $self->names;
+	return $self;
+}
+
+# A data folder with the extension in it, made once for a build of fleet.
+sub template
+{
+	my $stamp = Digest::MD5->new;
+	my $bin = (grep { -x "$_/initdb" } split /:/, $ENV{PATH})[0];
+	my ($lib, $share) = map { chomp(my $x = `pg_config $_`); $x } '--pkglibdir', '--sharedir';
+	my $root = $bin =~ s/\Q${\(`pg_config --bindir` =~ s,\n,,r)}\E$//r;
+
+	for my $file ("$root$lib/fleet.so", "$root$share/extension/fleet--1.0.sql")
+	{
+		open(my $fh, '<:raw', $file) or die "$file: $!";
+		$stamp->addfile($fh);
+	}
+	my $folder = ($ENV{TMPDIR} // '/tmp') . '/fleet-template-' . $stamp->hexdigest;
+	return $folder if -d $folder;
+
+	my $server = PostgreSQL::Test::Cluster->new('template');
+	$server->init(extra => [ '--locale=C', '--encoding=UTF8', '--wal-segsize=4' ]);
+	$server->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'fleet'
+fleet.allow_async = on
+fleet.resolve_interval = 200ms
+wal_level = logical
+max_prepared_transactions = 50
+max_worker_processes = 16
+max_wal_senders = 8
+max_connections = 50
+shared_buffers = 16MB
+min_wal_size = 16MB
+max_wal_size = 128MB
+fsync = on
+restart_after_crash = on
+autovacuum_naptime = 10s
+log_statement = none
+log_replication_commands = off
+jit = off
+CONF
+	$server->start;
+	$server->safe_psql('postgres', 'SET client_min_messages = warning; CREATE EXTENSION fleet CASCADE');
+	$server->stop;
+	rename_or_remove($server->data_dir, $folder);
+	return $folder;
+}
+
+# Two tests may have made it at the same time: the first one's stays.
+sub rename_or_remove
+{
+	my ($from, $to) = @_;
+	copy_folder($from, "$to.$$");
+	rename("$to.$$", $to) or remove_tree("$to.$$");
+}
+
+sub copy_folder
+{
+	my ($from, $to) = @_;
+	remove_tree($to);
+	system('cp', '-a', '--reflink=auto', $from, $to) == 0 or die "cp $from $to failed";
+	unlink "$to/postmaster.pid", "$to/postmaster.opts";
+}
+
+sub configure
+{
+	my ($self, $name, $settings) = @_;
+	my $server = $self->{nodes}{$name}{server};
+	append_to_file("$self->{nodes}{$name}{data}/postgresql.conf",
+		sprintf("port = %d\nunix_socket_directories = '%s'\n%s\n",
+			$server->port, $server->host, $settings));
+}
+
+sub names { return @{ $_[0]{order} } }
+
+# The names of all nodes but these.
+sub others
+{
+	my ($self, @not) = @_;
+	return grep { my $n = $_; !grep { $_ eq $n } @not } $self->names;
+}
+
+sub conninfo
+{
+	my ($self, $name) = @_;
+	my $server = $self->{nodes}{$name}{server};
+	return sprintf 'host=%s port=%d dbname=postgres', $server->host, $server->port;
+}
+
+# A place in a region, as "lon, lat".
+sub place { return sprintf '%.1f, 0.5', $_[0]{nodes}{ $_[1] }{number} + 0.5 }
+
+sub geofence
+{
+	my ($self, $name) = @_;
+	my $x = $self->{nodes}{$name}{number};
+	return sprintf 'ST_Multi(ST_MakeEnvelope(%d, 0, %d, 1, 4326))', $x, $x + 1;
+}
+
+# Have a node (the first one) add the region of a node.
+sub add_region
+{
+	my ($self, $name, $on) = @_;
+	$self->sql($on // $self->{order}[0],
+		sprintf "SELECT fleet.add_region('%s', %s, '%s')", $name, $self->geofence($name), $self->conninfo($name));
+}
+
+# ---- servers
+
+# Pids of the processes that work in the node's data folder; a zombie has none.
+sub pids
+{
+	my ($self, $name) = @_;
+	my $data = $self->{nodes}{$name}{data};
+	return map { m,/proc/(\d+)/, } grep { (readlink($_) // '') eq $data } glob('/proc/[0-9]*/cwd');
+}
+
+sub postmaster
+{
+	my ($self, $name) = @_;
+	open(my $fh, '<', "$self->{nodes}{$name}{data}/postmaster.pid") or return undef;
+	my $pid = <$fh>;
+	return undef unless defined $pid;
+	chomp $pid;
+	return (grep { $_ == $pid } $self->pids($name)) ? $pid : undef;
+}
+
+sub start
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+
+	$self->clear_dead($name);
+	my $ok = system("pg_ctl -D '$node->{data}' -l '$node->{log}' -w -t 60 start >/dev/null 2>&1 </dev/null") == 0;
+	if (!$ok)
+	{
+		diag(substr(slurp_file($node->{log}), -3000));
+		BAIL_OUT("server $name does not start");
+	}
+}
+
+# stop(name, mode): cleanly, unless mode is 'immediate'.
+sub stop
+{
+	my ($self, $name, $mode) = @_;
+	my $node = $self->{nodes}{$name};
+	return unless $self->postmaster($name);
+	system("pg_ctl -D '$node->{data}' -w -t 30 -m @{[$mode // 'fast']} stop >/dev/null 2>&1 </dev/null") == 0
+	  or $self->kill9($name);
+}
+
+# SIGKILL every process of a server, as a power failure would: none of them
+# works on while another is already dead.  Returns when all are gone.
+sub kill9
+{
+	my ($self, $name) = @_;
+	my $deadline = time + 20;
+
+	# Frozen first, so that it cannot fork while its children are listed.
+	my $postmaster = $self->postmaster($name);
+	kill 'STOP', $postmaster if $postmaster;
+	while (my @pids = $self->pids($name))
+	{
+		kill 'KILL', @pids;
+		BAIL_OUT("processes of server $name survive SIGKILL") if time > $deadline;
+		sleep 0.01;
+	}
+	$self->clear_dead($name);
+}
+
+# Remove the lock files of a dead postmaster: while its pid stays as a zombie,
+# which may be long, the next one would take it for a living one.
+sub clear_dead
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+	my $file = "$node->{data}/postmaster.pid";
+
+	return if !-f $file || $self->pids($name);
+	my @lines = split /\n/, slurp_file($file);
+	my $socket = $node->{server}->host . '/.s.PGSQL.' . $node->{server}->port;
+	system("ipcrm -m $1 2>/dev/null") if ($lines[6] // '') =~ /^\s*\d+\s+(\d+)/;
+	unlink $socket, "$socket.lock", $file;
+}
+
+# Wait until a server that was told to crash is gone.
+sub wait_dead
+{
+	my ($self, $name) = @_;
+	$self->wait_until(sub { !$self->postmaster($name) }, "server $name is gone");
+	$self->kill9($name);
+}
+
+# Freeze and unfreeze a whole server: it still takes connections and bytes, and
+# never answers.
+sub freeze
+{
+	my ($self, $name) = @_;
+	kill 'STOP', $self->postmaster($name);
+	kill 'STOP', $self->pids($name);
+}
+
+sub thaw
+{
+	my ($self, $name) = @_;
+	kill 'CONT', $self->pids($name);
+}
+
+sub is_up
+{
+	my ($self, $name) = @_;
+	return $self->try_sql($name, 'SELECT 1')->{ok};
+}
+
+# Wait until a server that restarts after a backend's death takes sessions.
+sub wait_up
+{
+	my ($self, $name) = @_;
+	$self->wait_until(sub { $self->is_up($name) }, "server $name is up");
+}
+
+# Copies of a node's data folder, for going back in time.  The server is
+# stopped for it and started again.
+sub save
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+	$self->stop($name);
+	copy_folder($node->{data}, "$node->{data}.saved");
+	$self->start($name);
+}
+
+# Put the saved copy in the place of a node that is down.
+sub restore
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+	$self->kill9($name);
+	copy_folder("$node->{data}.saved", $node->{data});
+}
+
+END
+{
+	my $rc = $?;
+	for my $cluster (@clusters)
+	{
+		for my $name ($cluster->names)
+		{
+			kill 'CONT', $cluster->pids($name);
+			$cluster->kill9($name);
+		}
+	}
+	$? = $rc;
+}
+
+# ---- SQL
+
+# start_sql(node, sql, fault => 'point=action', set => {name => value},
+# user => role): a psql session that runs on its own; see FleetCluster::Session.
+# Statements are separate transactions unless sql says otherwise.
+sub start_sql
+{
+	my ($self, $name, $sql, %opt) = @_;
+	my %set = %{ $opt{set} // {} };
+	my $session = bless {
+		cluster => $self, node => $name,
+		app => 't' . ++$sessions,
+		in => $sql, out => '', err => ''
+	}, 'FleetCluster::Session';
+
+	$set{'fleet.fault'} = $opt{fault} if defined $opt{fault};
+	local $ENV{PGAPPNAME} = $session->{app};
+	local $ENV{PGOPTIONS} = join ' ', map { "-c $_=" . $set{$_} =~ s/([\\ ])/\\$1/gr } sort keys %set;
+	my @command = ('psql', '-XAtq', '-v', 'ON_ERROR_STOP=' . ($opt{go_on} ? 0 : 1), '-v', 'VERBOSITY=verbose',
+		'-d', $self->conninfo($name) . ($opt{user} ? " user=$opt{user}" : ''), '-f', '-');
+	$session->{harness} = IPC::Run::start(\@command, '<', \$session->{in}, '>', \$session->{out},
+		'2>', \$session->{err}, IPC::Run::timeout($opt{timeout} // 90));
+	return $session;
+}
+
+# Run it and wait: {ok, out, err, state}.
+sub try_sql
+{
+	my ($self, @args) = @_;
+	return $self->start_sql(@args)->finish;
+}
+
+# The same, where an error ends the test.  Returns the output.
+sub sql
+{
+	my ($self, $name, $sql, %opt) = @_;
+	my $result = $self->try_sql($name, $sql, %opt);
+	die "on node $name: $sql\n$result->{err}" unless $result->{ok};
+	return $result->{out};
+}
+
+# The rows of a query, as array references.
+sub rows
+{
+	my ($self, $name, $sql) = @_;
+	return map { [ split /\|/, $_, -1 ] } split /\n/, $self->sql($name, $sql);
+}
+
+# Set something on a running server, for all its processes; undef resets it.
+sub set_system
+{
+	my ($self, $name, $setting, $value) = @_;
+	$self->sql($name, (defined $value ? "ALTER SYSTEM SET $setting = '$value'" : "ALTER SYSTEM RESET $setting")
+		. ';SELECT pg_reload_conf()');
+	$self->wait_until(sub { $self->sql($name, "SHOW $setting") eq ($value // '') }, "$setting on $name")
+	  if $setting eq 'fleet.fault';
+}
+
+# ---- waiting
+
+# Poll until the code returns true; dies after the deadline.
+sub wait_until
+{
+	my ($self, $code, $what, $deadline) = @_;
+	my $end = time + ($deadline // 20);
+	until ($code->())
+	{
+		die "gave up to wait until $what" if time > $end;
+		sleep 0.02;
+	}
+	return 1;
+}
+
+sub log_size { return -s $_[0]{nodes}{ $_[1] }{log} // 0 }
+
+sub log_has
+{
+	my ($self, $name, $pattern, $offset) = @_;
+	return substr(slurp_file($self->{nodes}{$name}{log}), $offset // 0) =~ $pattern;
+}
+
+# Let go of the sessions that wait at a fault point of a node.
+sub go
+{
+	my ($self, $name, $point) = @_;
+	append_to_file("$self->{nodes}{$name}{data}/fleet_go_$point", '');
+}
+
+sub ungo
+{
+	my ($self, $name, $point) = @_;
+	unlink "$self->{nodes}{$name}{data}/fleet_go_$point";
+}
+
+# Start a session that is to wait at a fault point, and return once it does.
+sub start_waiting
+{
+	my ($self, $name, $sql, $point, %opt) = @_;
+	$self->ungo($name, $point);
+	my $offset = $self->log_size($name);
+	my $session = $self->start_sql($name, $sql, fault => "$point=wait", %opt);
+	$self->wait_until(sub { $self->log_has($name, qr/fault point "\Q$point\E" reached/, $offset) },
+		"$name waits at $point");
+	return $session;
+}
+
+# ---- rides
+
+# add_rides(region, ids...): on its node, each with a fare of its own.  From now
+# on check_all() wants to see them.
+sub add_rides
+{
+	my ($self, $region, @ids) = @_;
+	my $sql = '';
+
+	for my $id (@ids)
+	{
+		my $fare = 10 + keys %{ $self->{rides} };
+		$self->{rides}{$id} = $fare;
+		$sql .= sprintf "SELECT fleet.request_ride('%s', 'c', %s, NULL, %d);\n", $id, $self->place($region), $fare;
+	}
+	$self->sql($region, "BEGIN;\n${sql}COMMIT;");
+	return @ids;
+}
+
+# Where the node's own tables have a ride (or vehicle): "b2" is region b, epoch
+# 2; more than one where it is doubled, '' where it is missing.
+sub where
+{
+	my ($self, $id, $kind) = @_;
+	$kind //= 'ride';
+	return join ' ', map {
+		my $name = $_;
+		map { $name . $_->[0] } $self->rows($name, "SELECT epoch FROM fleet.${kind}s_$name WHERE ${kind}_id = '$id'")
+	} $self->names;
+}
+
+# ---- what must be true in the end
+
+# What is not finished on the nodes, as text; '' where all is.
+sub unfinished
+{
+	my ($self) = @_;
+	my $open = '';
+
+	for my $name ($self->names)
+	{
+		my $result = $self->try_sql($name, <<'SQL');
+SELECT 'prepared ' || gid FROM pg_prepared_xacts
+UNION ALL SELECT 'in doubt ' || gid || ' ' || state || ' ' || coalesce(last_error, '') FROM fleet.in_doubt
+UNION ALL SELECT 'decision ' || dtxid || ' ' || kind || ' ' || region FROM fleet.decisions
+UNION ALL SELECT 'unsettled ' || kind || ' ' || key FROM fleet.departures WHERE settled_hlc IS NULL
+UNION ALL SELECT 'log ' || status || ' ' || coalesce(ride_id, vehicle_id) || ' ' || epoch FROM fleet.handoff_log WHERE status = 'departed'
+SQL
+		my $text = $result->{ok} ? $result->{out} : $result->{err};
+		$open .= "$name: $text\n" if $text ne '';
+	}
+	return $open;
+}
+
+# Seconds until nothing is unfinished; undef if the deadline passed before.
+sub heal
+{
+	my ($self) = @_;
+	my $start = time;
+	my $open;
+
+	while (($open = $self->unfinished) ne '')
+	{
+		if (time > $start + $HEAL_DEADLINE)
+		{
+			diag("not finished after $HEAL_DEADLINE s:\n$open");
+			return undef;
+		}
+		sleep 0.05;
+	}
+	return time - $start;
+}
+
+# check_all(label, log => 0): three test points.  log => 0 where a test has taken
+# a node back in time, and with it parts of its log.
+sub check_all
+{
+	my ($self, $label, %opt) = @_;
+	my $on = ($self->names)[ int(rand($self->names)) ];
+	my $took = $self->heal;
+	my $problems = $self->sql($on, 'SELECT check_name, problems, ids FROM fleet.verify() WHERE problems > 0');
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok(defined $took && $problems eq '',
+		"$label: nothing in doubt" . (defined $took ? sprintf(' after %.1f s', $took) : '') . ", verify on $on finds nothing")
+	  or diag($problems);
+	my $wrong = $self->wrong_rides;
+	is($wrong, '', "$label: all " . keys(%{ $self->{rides} }) . ' rides live exactly once, no fare is lost');
+	return if defined $opt{log} && !$opt{log};
+	is($self->wrong_log, '', "$label: every handoff is logged on both sides");
+}
+
+# Which rides the tables of the nodes have other than once, as text.
+sub wrong_rides
+{
+	my ($self) = @_;
+	my %places;
+	my $wrong = '';
+	my ($sum, $want) = (0, 0);
+
+	for my $name ($self->names)
+	{
+		for my $row ($self->rows($name, "SELECT ride_id, fare, region FROM fleet.rides_$name"))
+		{
+			push @{ $places{ $row->[0] } }, $name;
+			$sum += $row->[1];
+			$wrong .= "$row->[0] at $name has region $row->[2]\n" if $row->[2] ne $name;
+		}
+	}
+	for my $id (sort keys %{ $self->{rides} })
+	{
+		my @at = @{ delete $places{$id} // [] };
+		$want += $self->{rides}{$id};
+		$wrong .= "$id is at (@at)\n" if @at != 1;
+	}
+	$wrong .= "$_ should not exist\n" for sort keys %places;
+	$wrong .= "fares sum up to $sum, not $want\n" if $sum != $want;
+	return $wrong;
+}
+
+# For each ride and epoch there must be one row of the source and one of the
+# target, and they form a path that ends where the ride is.
+sub wrong_log
+{
+	my ($self) = @_;
+	my (%log, %live);
+	my $wrong = '';
+
+	for my $name ($self->names)
+	{
+		for my $row ($self->rows($name,
+				"SELECT ride_id, epoch, status, source, target FROM fleet.handoff_log WHERE ride_id IS NOT NULL"))
+		{
+			my ($id, $epoch, $status, $source, $target) = @$row;
+			push @{ $log{$id}{$epoch}{$status} }, "$source>$target";
+			$wrong .= "$name logged $id $epoch $status $source>$target\n"
+			  if $name ne ($status eq 'arrived' ? $target : $source);
+		}
+		$live{ $_->[0] } = [ $name, $_->[1] ] for $self->rows($name, "SELECT ride_id, epoch FROM fleet.rides_$name");
+	}
+	for my $id (sort keys %live)
+	{
+		my ($place, $last) = @{ $live{$id} };
+		for (my $epoch = $last; $epoch > 1; $epoch--)
+		{
+			my $entry = delete $log{$id}{$epoch} // {};
+			my @left = @{ $entry->{settled} // [] };
+			my @came = @{ $entry->{arrived} // [] };
+
+			if (@left != 1 || @came != 1 || $left[0] ne $came[0] || $left[0] !~ /^(\w+)>\Q$place\E$/)
+			{
+				$wrong .= "$id epoch $epoch at $place: settled (@left) arrived (@came)\n";
+				last;
+			}
+			$place = $1;
+		}
+		$wrong .= "$id: log of epoch $_ but it is at $last\n" for sort keys %{ $log{$id} // {} };
+	}
+	return $wrong;
+}
+
+# ---- a psql session that runs on its own
+
+package FleetCluster::Session;
+
+use strict;
+use warnings;
+
+# Wait for its end: {ok, out, err, state (of the first error)}.
+sub finish
+{
+	my ($self) = @_;
+
+	eval { $self->{harness}->finish; 1 } or do
+	{
+		my $error = $@;
+		$self->{harness}->kill_kill;
+		die "session on $self->{node} did not end: $error$self->{out}$self->{err}";
+	};
+	chomp $self->{out};
+	return {
+		ok => $self->{harness}->result(0) == 0 && $self->{err} !~ /^psql:.*(ERROR|FATAL):/m,
+		out => $self->{out},
+		err => $self->{err},
+		state => $self->{err} =~ /(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):/ ? $1 : ''
+	};
+}
+
+# The pid of its backend.
+sub backend
+{
+	my ($self) = @_;
+	return $self->{cluster}->sql($self->{node},
+		"SELECT pid FROM pg_stat_activity WHERE application_name = '$self->{app}'");
+}
+
+1;
