@@ -756,14 +756,14 @@ COMMENT ON FUNCTION fleet.handoff_vehicle(text, text) IS
 REVOKE EXECUTE ON FUNCTION fleet.handoff_vehicle(text, text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.depart(dtxid text, vehicles boolean, ids text[], target text, expected_epoch bigint,
-	map_version bigint, hlc bigint) RETURNS text[]
+	map_version bigint, hlc bigint, lock_timeout integer) RETURNS text[]
 	AS 'MODULE_PATHNAME', 'fleet_handoff_depart_sql'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) IS
+COMMENT ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint, integer) IS
 	'internal: the source''s half of a handoff, called by the coordinator''s node';
-REVOKE EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint) TO fleet_node;
+REVOKE EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.depart(text, boolean, text[], text, bigint, bigint, bigint, integer) TO fleet_node;
 
 CREATE FUNCTION fleet.arrive(dtxid text, arriving jsonb, map_version bigint, redo boolean) RETURNS integer
 	AS 'MODULE_PATHNAME', 'fleet_handoff_arrive_sql'

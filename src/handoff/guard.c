@@ -295,10 +295,13 @@ complete(Row *row)
 		set(row, "end_location", place, false);
 }
 
+/* Unknown where it is null: then the NOT NULL constraint says so. */
 static FleetRideState
 state_of(const Row *row, HeapTuple tuple)
 {
-	return fleet_handoff_state_parse(get_text(row, tuple, "status"));
+	char	   *label = get_text(row, tuple, "status");
+
+	return label == NULL ? FLEET_RIDE_UNKNOWN : fleet_handoff_state_parse(label);
 }
 
 static void
@@ -306,12 +309,14 @@ insert_ride(Row *row)
 {
 	FleetRideState state = state_of(row, row->tuple);
 	bool		isnull;
-	Datum		start;
+	bool		no_start;
+	Datum		start = get(row, row->tuple, "start_location", &no_start);
 
+	if (state == FLEET_RIDE_UNKNOWN || no_start)
+		return;
 	check_vehicle(row);
 	stamp_state(row, FLEET_RIDE_PENDING);
 	stamp_state(row, state);
-	start = get(row, row->tuple, "start_location", NULL);
 	(void) get(row, row->tuple, "current_location", &isnull);
 	if (isnull)
 		set(row, "current_location", start, false);
@@ -325,6 +330,8 @@ update_ride(Row *row)
 	FleetRideState from = state_of(row, row->old);
 	FleetRideState to = state_of(row, row->tuple);
 
+	if (to == FLEET_RIDE_UNKNOWN)
+		return;
 	if (!fleet_handoff_state_may_follow(from, to))
 		raise_illegal(row, from, to);
 	if (is_changed(row, "vehicle_id"))

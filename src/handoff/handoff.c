@@ -64,7 +64,7 @@ PG_FUNCTION_INFO_V1(fleet_handoff_arrive_sql);
 #define WHEREABOUTS_TIMEOUT_MS 2000
 
 #define WHEREABOUTS_SQL "SELECT fleet.whereabouts($1, $2)"
-#define DEPART_SQL "SELECT fleet.depart($1, $2::boolean, $3::text[], $4, $5::bigint, $6::bigint, $7::bigint)"
+#define DEPART_SQL "SELECT fleet.depart($1, $2::boolean, $3::text[], $4, $5::bigint, $6::bigint, $7::bigint, $8::integer)"
 #define ARRIVE_SQL "SELECT fleet.arrive($1, $2::jsonb, $3::bigint, false)"
 
 /* One ride or vehicle that is to be handed off. */
@@ -269,7 +269,7 @@ ids_in(const Handoff *h, const char *region)
 static Datum
 depart_remote(const Handoff *h, FleetBranch *branch, Datum ids, const char *dtxid)
 {
-	const char *params[7];
+	const char *params[8];
 	char	   *answer;
 
 	params[0] = dtxid;
@@ -279,7 +279,8 @@ depart_remote(const Handoff *h, FleetBranch *branch, Datum ids, const char *dtxi
 	params[4] = psprintf(INT64_FORMAT, h->expected_epoch);
 	params[5] = psprintf(INT64_FORMAT, h->map->version);
 	params[6] = psprintf(UINT64_FORMAT, fleet_clock_now());
-	answer = fleet_commit_ask(branch, DEPART_SQL, 7, params);
+	params[7] = psprintf("%d", fleet_commit_lock_timeout);
+	answer = fleet_commit_ask(branch, DEPART_SQL, 8, params);
 	if (answer == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
@@ -334,6 +335,7 @@ move_from(Handoff *h, char *region)
 	leaving.expected_epoch = h->expected_epoch;
 	leaving.target = h->target->name;
 	leaving.dtxid = dtxid;
+	leaving.lock_timeout = fleet_commit_lock_timeout;
 	if (local)
 		answer = fleet_handoff_depart(h->map, &leaving);
 	else
@@ -504,6 +506,7 @@ fleet_handoff_depart_sql(PG_FUNCTION_ARGS)
 	leaving.expected_epoch = PG_GETARG_INT64(4);
 	fleet_handoff_check_map(map, PG_GETARG_INT64(5));
 	(void) fleet_clock_receive((uint64) PG_GETARG_INT64(6));
+	leaving.lock_timeout = PG_GETARG_INT32(7);
 	PG_RETURN_DATUM(fleet_handoff_depart(map, &leaving));
 }
 

@@ -309,7 +309,7 @@ lock_leaving_or_say(const FleetRegion *own, const FleetLeaving *leaving,
 	int			found = 0;
 
 	(void) set_config_option("lock_timeout",
-							 psprintf("%d", fleet_commit_lock_timeout),
+							 psprintf("%d", leaving->lock_timeout),
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();
 	{
@@ -329,7 +329,7 @@ lock_leaving_or_say(const FleetRegion *own, const FleetLeaving *leaving,
 				 errmsg("%s is locked by another transaction",
 						leaving->vehicles ? "the vehicle or its ride" : "the ride or its vehicle"),
 				 errdetail("It was waited for %d ms in region \"%s\".",
-						   fleet_commit_lock_timeout, own->name),
+						   leaving->lock_timeout, own->name),
 				 errhint("Try again, or raise fleet.lock_timeout.")));
 	}
 	PG_END_TRY();

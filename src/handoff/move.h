@@ -24,6 +24,7 @@ typedef struct FleetLeaving
 	int64		expected_epoch; /* of each; 0 = any */
 	const char *target;
 	const char *dtxid;
+	int			lock_timeout;	/* ms, the coordinator's setting */
 } FleetLeaving;
 
 extern Datum fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving);
