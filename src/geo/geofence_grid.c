@@ -3,17 +3,15 @@
  * geofence_grid.c
  *	  Divide the plane into cells, each with the edges that come near it.
  *
- * One grid is made from a list of edges in four steps:
+ * One grid is made from a list of edges in three steps:
  *
- * 1. Choose the number of cells.  If the edges then are listed too often (long
- *	  edges that cross many cells), try half as many a side.  This, and a
- *	  budget for all grids together, bounds the memory whatever the input.
- * 2. Count the runs of each cell, then write them down cell by cell.
- * 3. Go through the cells row by row, and carry along the set of regions that
+ * 1. Choose the number of cells, and list for each the edges that come near it
+ *	  (geofence_frame.c).
+ * 2. Go through the cells row by row, and carry along the set of regions that
  *	  hold the lower left corner of the cell.  It is empty at the first corner,
  *	  which lies outside everything, and changes by the edges that cross the
  *	  path to the next corner; these are all in the list of the cell.
- * 4. Each cell becomes empty, a region, a leaf, or a grid of its own.
+ * 3. Each cell becomes empty, a region, a leaf, or a grid of its own.
  *
  * Edges are taken in order of vertices, so the runs of a cell are in order of
  * regions without sorting.
@@ -32,18 +30,8 @@
 #define LEAF_EDGES			10		/* a cell with more is divided */
 #define EDGES_PER_CELL		2		/* aimed at when a cell is divided */
 
-/*
- * Cells keep edges that come this close, in parts of a cell; a cell is never
- * so small that this is near the rounding of a coordinate (3e-14).
- */
-#define MARGIN				(1.0 / 1024)
-#define MIN_CELL_DEGREES	1e-6
-
 /* The first grid begins this far outside of everything. */
 #define RIM_DEGREES			1e-4
-
-/* No edge has this number, nor the one after it. */
-#define NO_EDGE				0xfffffff0u
 
 /* A set of regions: in no order, with the place of each that is in it. */
 typedef struct RegionSet
@@ -59,26 +47,12 @@ typedef struct Work
 	const FleetGeoPoint *points;
 	const FleetGeoRegion *regions;
 	int32_t		nregions;
-	uint64_t	budget;			/* edges that may still be listed */
+	uint64_t	budget;			/* see fleet_geo_frame_fill() */
 	RegionSet	column[MAX_DEPTH];	/* at the first corner of the row */
 	RegionSet	row[MAX_DEPTH]; /* at the corner we are at */
 } Work;
 
-/* One grid while it is made. */
-typedef struct Frame
-{
-	FleetGeoGrid grid;
-	double		width;
-	double		height;
-	double	   *x;				/* nx + 1 */
-	double	   *y;				/* ny + 1 */
-	uint32_t   *next;			/* per cell and one: where its runs end */
-	uint32_t   *last;			/* per cell: the edge listed last */
-	FleetGeoRun *runs;			/* NULL while counting */
-	uint64_t	listed;			/* edges, as often as they are listed */
-} Frame;
-
-static FleetGeoStatus build_grid(Work *work, int depth, Frame *frame,
+static FleetGeoStatus build_grid(Work *work, int depth, FleetGeoFrame *frame,
 								 const FleetGeoRun *runs, uint32_t nruns,
 								 uint32_t *result);
 
@@ -142,170 +116,6 @@ region_of_run(const Work *work, const FleetGeoRun *run)
 			high = middle - 1;
 	}
 	return low;
-}
-
-/* List an edge in a cell, or count the run that this would begin. */
-static void
-list_edge(Frame *frame, uint32_t cell, uint32_t edge)
-{
-	bool		begins = frame->last[cell] + 1 != edge;
-
-	frame->last[cell] = edge;
-	frame->listed++;
-	if (frame->runs == NULL)
-		frame->next[cell] += begins;
-	else if (begins)
-	{
-		FleetGeoRun *run = &frame->runs[frame->next[cell]++];
-
-		run->first = edge;
-		run->count = 1;
-	}
-	else
-		frame->runs[frame->next[cell] - 1].count++;
-}
-
-/* List an edge in every cell that it comes near. */
-static void
-spread_edge(Frame *frame, const FleetGeoPoint *points, uint32_t edge)
-{
-	const FleetGeoGrid *grid = &frame->grid;
-	FleetGeoPoint low = points[edge];
-	FleetGeoPoint high = points[edge + 1];
-	double		margin_x = MARGIN * frame->width / grid->nx;
-	double		margin_y = MARGIN * frame->height / grid->ny;
-	int32_t		row;
-	int32_t		last_row;
-
-	if (low.y > high.y)
-	{
-		low = points[edge + 1];
-		high = points[edge];
-	}
-	last_row = fleet_geo_grid_row(grid, high.y + margin_y);
-	for (row = fleet_geo_grid_row(grid, low.y - margin_y); row <= last_row; row++)
-	{
-		/* The ends of that part of the edge which is in the row. */
-		double		bottom = frame->y[row] - margin_y;
-		double		top = frame->y[row + 1] + margin_y;
-		double		x1 = low.x;
-		double		x2 = high.x;
-		double		slope;
-		int32_t		column;
-		int32_t		last_column;
-
-		if (bottom > low.y && bottom < high.y)
-		{
-			slope = (bottom - low.y) / (high.y - low.y);
-			x1 = low.x + slope * (high.x - low.x);
-		}
-		if (top > low.y && top < high.y)
-		{
-			slope = (top - low.y) / (high.y - low.y);
-			x2 = low.x + slope * (high.x - low.x);
-		}
-		last_column = fleet_geo_grid_column(grid, fmax(x1, x2) + margin_x);
-		for (column = fleet_geo_grid_column(grid, fmin(x1, x2) - margin_x);
-			 column <= last_column; column++)
-			list_edge(frame, (uint32_t) (row * grid->nx + column), edge);
-	}
-}
-
-static void
-spread_runs(Frame *frame, const FleetGeoPoint *points,
-			const FleetGeoRun *runs, uint32_t nruns)
-{
-	uint32_t	i;
-	uint32_t	edge;
-
-	frame->listed = 0;
-	for (i = 0; i < (uint32_t) (frame->grid.nx * frame->grid.ny); i++)
-		frame->last[i] = NO_EDGE;
-	for (i = 0; i < nruns; i++)
-		for (edge = runs[i].first; edge < runs[i].first + runs[i].count; edge++)
-			spread_edge(frame, points, edge);
-}
-
-static void
-frame_free(FleetGeoGeofence *fence, Frame *frame)
-{
-	fleet_geo_free(fence, frame->x);
-	fleet_geo_free(fence, frame->y);
-	fleet_geo_free(fence, frame->next);
-	fleet_geo_free(fence, frame->last);
-	fleet_geo_free(fence, frame->runs);
-	frame->x = frame->y = NULL;
-	frame->next = frame->last = NULL;
-	frame->runs = NULL;
-}
-
-/* Room for a grid of nx * ny cells, and where its lines are. */
-static FleetGeoStatus
-frame_init(FleetGeoGeofence *fence, Frame *frame)
-{
-	FleetGeoGrid *grid = &frame->grid;
-	size_t		ncells = (size_t) grid->nx * (size_t) grid->ny;
-	int32_t		i;
-
-	grid->cells_per_x = grid->nx / frame->width;
-	grid->cells_per_y = grid->ny / frame->height;
-	frame->x = fleet_geo_alloc(fence, sizeof(double) * (size_t) (grid->nx + 1));
-	frame->y = fleet_geo_alloc(fence, sizeof(double) * (size_t) (grid->ny + 1));
-	frame->next = fleet_geo_alloc(fence, sizeof(uint32_t) * (ncells + 1));
-	frame->last = fleet_geo_alloc(fence, sizeof(uint32_t) * ncells);
-	if (frame->x == NULL || frame->y == NULL || frame->next == NULL || frame->last == NULL)
-		return FLEET_GEO_NO_MEMORY;
-	for (i = 0; i <= grid->nx; i++)
-		frame->x[i] = grid->x0 + i * (frame->width / grid->nx);
-	for (i = 0; i <= grid->ny; i++)
-		frame->y[i] = grid->y0 + i * (frame->height / grid->ny);
-	memset(frame->next, 0, sizeof(uint32_t) * (ncells + 1));
-	return FLEET_GEO_OK;
-}
-
-/*
- * Steps 1 and 2.  On success the runs of cell c end at next[c] and begin where
- * those of the cell before end.  FLEET_GEO_TOO_BIG: not worth dividing.
- */
-static FleetGeoStatus
-fill_frame(Work *work, Frame *frame, int depth, const FleetGeoRun *runs, uint32_t nruns)
-{
-	FleetGeoGeofence *fence = work->fence;
-	uint64_t	edges = 0;
-	uint32_t	total = 0;
-	uint32_t	i;
-
-	for (i = 0; i < nruns; i++)
-		edges += runs[i].count;
-	for (;;)
-	{
-		if (depth > 0 && frame->grid.nx * frame->grid.ny < 2)
-			return FLEET_GEO_TOO_BIG;
-		if (frame_init(fence, frame) != FLEET_GEO_OK)
-			return FLEET_GEO_NO_MEMORY;
-		spread_runs(frame, work->points, runs, nruns);
-		if (frame->listed <= 3 * edges + 64 || frame->grid.nx * frame->grid.ny < 2)
-			break;
-		frame_free(fence, frame);
-		frame->grid.nx = (frame->grid.nx + 1) / 2;
-		frame->grid.ny = (frame->grid.ny + 1) / 2;
-	}
-	if (depth > 0 && frame->listed > work->budget)
-		return FLEET_GEO_TOO_BIG;
-	work->budget -= frame->listed < work->budget ? frame->listed : work->budget;
-
-	for (i = 0; i < (uint32_t) (frame->grid.nx * frame->grid.ny); i++)
-	{
-		uint32_t	count = frame->next[i];
-
-		frame->next[i] = total;
-		total += count;
-	}
-	frame->runs = fleet_geo_alloc(fence, sizeof(FleetGeoRun) * total);
-	if (frame->runs == NULL)
-		return FLEET_GEO_NO_MEMORY;
-	spread_runs(frame, work->points, runs, nruns);
-	return FLEET_GEO_OK;
 }
 
 /* Which regions hold the next corner, when the set holds those of this one. */
@@ -419,7 +229,7 @@ static FleetGeoStatus
 divide_cell(Work *work, int depth, FleetGeoPoint corner, double width, double height,
 			const FleetGeoRun *runs, uint32_t nruns, uint32_t *cell)
 {
-	Frame		frame;
+	FleetGeoFrame frame;
 	FleetGeoStatus status;
 	uint64_t	edges = 0;
 	int32_t		side;
@@ -430,7 +240,7 @@ divide_cell(Work *work, int depth, FleetGeoPoint corner, double width, double he
 	side = (int32_t) ceil(sqrt((double) edges / EDGES_PER_CELL));
 	side = side < MAX_SIDE ? side : MAX_SIDE;
 	if (edges <= LEAF_EDGES || depth >= MAX_DEPTH ||
-		width / side < MIN_CELL_DEGREES || height / side < MIN_CELL_DEGREES)
+		width / side < FLEET_GEO_MIN_CELL_DEGREES || height / side < FLEET_GEO_MIN_CELL_DEGREES)
 		return FLEET_GEO_OK;
 
 	memset(&frame, 0, sizeof(frame));
@@ -442,13 +252,13 @@ divide_cell(Work *work, int depth, FleetGeoPoint corner, double width, double he
 	frame.height = height;
 	set_copy(&work->column[depth], &work->row[depth - 1]);
 	status = build_grid(work, depth, &frame, runs, nruns, cell);
-	frame_free(work->fence, &frame);
+	fleet_geo_frame_free(work->fence, &frame);
 	return status == FLEET_GEO_TOO_BIG ? FLEET_GEO_OK : status;
 }
 
-/* Step 4. */
+/* Step 3. */
 static FleetGeoStatus
-make_cell(Work *work, int depth, Frame *frame, int32_t column, int32_t row,
+make_cell(Work *work, int depth, FleetGeoFrame *frame, int32_t column, int32_t row,
 		  const FleetGeoRun *runs, uint32_t nruns, uint32_t *cell)
 {
 	const RegionSet *inside = &work->row[depth];
@@ -474,9 +284,9 @@ make_cell(Work *work, int depth, Frame *frame, int32_t column, int32_t row,
 	return status;
 }
 
-/* Step 3, one row. */
+/* Step 2, one row. */
 static FleetGeoStatus
-build_row(Work *work, int depth, Frame *frame, int32_t row)
+build_row(Work *work, int depth, FleetGeoFrame *frame, int32_t row)
 {
 	FleetGeoGrid *grid = &frame->grid;
 	RegionSet  *set = &work->row[depth];
@@ -512,7 +322,7 @@ build_row(Work *work, int depth, Frame *frame, int32_t row)
  * *result is the cell to put into the grid around it.
  */
 static FleetGeoStatus
-build_grid(Work *work, int depth, Frame *frame,
+build_grid(Work *work, int depth, FleetGeoFrame *frame,
 		   const FleetGeoRun *runs, uint32_t nruns, uint32_t *result)
 {
 	FleetGeoGeofence *fence = work->fence;
@@ -522,7 +332,7 @@ build_grid(Work *work, int depth, Frame *frame,
 	size_t		ncells;
 	int32_t		row;
 
-	status = fill_frame(work, frame, depth, runs, nruns);
+	status = fleet_geo_frame_fill(fence, frame, depth > 0, runs, nruns, &work->budget);
 	if (status != FLEET_GEO_OK)
 		return status;
 	ncells = (size_t) frame->grid.nx * (size_t) frame->grid.ny;
@@ -547,7 +357,7 @@ build_grid(Work *work, int depth, Frame *frame,
 
 /* Bounds of all points; a grid around them of about one cell an edge. */
 static void
-describe_top(FleetGeoGeofence *fence, Frame *frame)
+describe_top(FleetGeoGeofence *fence, FleetGeoFrame *frame)
 {
 	const FleetGeoPoint *points = fence->lists[LIST_POINTS].data;
 	size_t		npoints = fence->lists[LIST_POINTS].count;
@@ -574,7 +384,7 @@ describe_top(FleetGeoGeofence *fence, Frame *frame)
 
 	/* Cells about square, none smaller than allowed. */
 	side = sqrt(frame->width * frame->height / (double) (npoints + 1));
-	side = fmax(side, 10 * MIN_CELL_DEGREES);
+	side = fmax(side, 10 * FLEET_GEO_MIN_CELL_DEGREES);
 	frame->grid.nx = (int32_t) fmin(ceil(frame->width / side), MAX_SIDE);
 	frame->grid.ny = (int32_t) fmin(ceil(frame->height / side), MAX_SIDE);
 }
@@ -585,7 +395,7 @@ fleet_geo_grid_build(FleetGeoGeofence *fence)
 	const uint32_t *rings = fence->lists[LIST_RINGS].data;
 	uint32_t	nrings = (uint32_t) fence->lists[LIST_RINGS].count - 1;
 	Work		work;
-	Frame		frame;
+	FleetGeoFrame frame;
 	FleetGeoRun *runs;
 	FleetGeoStatus status = FLEET_GEO_OK;
 	uint32_t	cell;
@@ -614,7 +424,7 @@ fleet_geo_grid_build(FleetGeoGeofence *fence)
 	if (status == FLEET_GEO_OK)
 		status = build_grid(&work, 0, &frame, runs, nrings, &cell);
 
-	frame_free(fence, &frame);
+	fleet_geo_frame_free(fence, &frame);
 	fleet_geo_free(fence, runs);
 	for (i = 0; i < MAX_DEPTH; i++)
 	{

@@ -216,6 +216,40 @@ fleet_geo_path_crosses(const FleetGeoPoint *edge, uint32_t count,
 	return odd;
 }
 
+/*
+ * Cells keep edges that come this close, in parts of a cell; a cell is never
+ * so small that this is near the rounding of a coordinate (3e-14).
+ */
+#define FLEET_GEO_MARGIN			(1.0 / 1024)
+#define FLEET_GEO_MIN_CELL_DEGREES	1e-6
+
+/* One grid while it is made: what is listed in its cells. */
+typedef struct FleetGeoFrame
+{
+	FleetGeoGrid grid;			/* corner, cells a side */
+	double		width;
+	double		height;
+	double	   *x;				/* nx + 1 lines between the cells */
+	double	   *y;				/* ny + 1 */
+	uint32_t   *next;			/* per cell: where its runs end */
+	uint32_t   *last;			/* per cell: the edge listed last */
+	FleetGeoRun *runs;			/* of all cells; NULL while counting */
+	uint64_t	listed;			/* edges, as often as they are listed */
+} FleetGeoFrame;
+
+/*
+ * geofence_frame.c: list these edges in the cells that they come near.  The
+ * frame has the corner, the size and the cells a side that are wished for, and
+ * zeros else.  After it, the runs of cell c end at next[c], and begin where
+ * those of the cell before end.  FLEET_GEO_TOO_BIG when may_refuse, and it is
+ * not worth dividing, or the budget (edges that may still be listed) is spent.
+ * The frame is to be freed in every case.
+ */
+extern FleetGeoStatus fleet_geo_frame_fill(FleetGeoGeofence *fence, FleetGeoFrame *frame,
+										   bool may_refuse, const FleetGeoRun *runs,
+										   uint32_t nruns, uint64_t *budget);
+extern void fleet_geo_frame_free(FleetGeoGeofence *fence, FleetGeoFrame *frame);
+
 /* geofence_grid.c: fill in the grid lists from the points. */
 extern FleetGeoStatus fleet_geo_grid_build(FleetGeoGeofence *fence);
 

@@ -69,6 +69,11 @@ static FleetPlan unbury_plan = {
 	"DELETE FROM fleet.departures WHERE kind = $1 AND key = $2 AND target IS NULL",
 	2, {TEXTOID, TEXTOID}
 };
+static FleetPlan log_plan = {
+	"INSERT INTO fleet.handoff_log (ride_id, vehicle_id, target, epoch, hlc, status)"
+	" VALUES ($1, $2, '%s', $3, $4::fleet.hlc, 'reinserted')",
+	4, {TEXTOID, TEXTOID, INT8OID, INT8OID}
+};
 static FleetPlan bury_plan = {
 	"INSERT INTO fleet.departures AS d (kind, key, epoch, hlc, settled_hlc)"
 	" VALUES ($1, $2, $3, $4::fleet.hlc, $4::fleet.hlc)"
@@ -173,9 +178,41 @@ raise_departed(const Row *row, const char *target)
 
 /* ---------- insert ---------- */
 
+/*
+ * An id is used again, one epoch after its grave.  The log says so, because it
+ * is what explains why a row has an epoch above one.
+ */
+static void
+reinsert(const Row *row, int64 epoch, uint64 hlc)
+{
+	const FleetRegionMap *map = fleet_region_map();
+	Datum		values[4] = {0};
+	char		nulls[5] = "    ";
+
+	fleet_base_plan_execute(&unbury_plan, NULL, past_arguments(row), NULL);
+	if (map->own == NULL)
+		return;
+	nulls[row->is_ride ? 1 : 0] = 'n';
+	values[row->is_ride ? 0 : 1] = CStringGetTextDatum(row->key);
+	if (row->is_ride)
+	{
+		char	   *vehicle = get_text(row, row->tuple, "vehicle_id");
+
+		if (vehicle != NULL)
+		{
+			nulls[1] = ' ';
+			values[1] = CStringGetTextDatum(vehicle);
+		}
+	}
+	values[2] = Int64GetDatum(epoch);
+	values[3] = Int64GetDatum((int64) hlc);
+	fleet_base_plan_execute(&log_plan, map->own->name, values, nulls);
+}
+
 static void
 before_insert(Row *row)
 {
+	uint64		hlc = fleet_clock_now();
 	int64		epoch = 0;
 	char	   *target = NULL;
 
@@ -183,10 +220,10 @@ before_insert(Row *row)
 	{
 		if (target != NULL)
 			raise_departed(row, target);
-		fleet_base_plan_execute(&unbury_plan, NULL, past_arguments(row), NULL);
+		reinsert(row, epoch + 1, hlc);
 	}
 	set(row, "epoch", Int64GetDatum(epoch + 1), false);
-	set(row, "hlc", FleetClockStampGetDatum(fleet_clock_now()), false);
+	set(row, "hlc", FleetClockStampGetDatum(hlc), false);
 	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 }
 

@@ -183,6 +183,32 @@ ask_whereabouts(const Handoff *h, const char *region, const char *id)
 }
 
 /*
+ * Where the departure of region number i leads to, over further departures.
+ * NULL where it was deleted in the end, or did not depart from there.
+ */
+static char *
+follow_departures(const FleetRegionMap *map, char **answers, int i)
+{
+	char	   *at = NULL;
+
+	for (int hops = 0; hops < map->nregion; hops++)
+	{
+		const FleetRegion *next;
+
+		if (answers[i] == NULL)
+			return at;
+		if (strcmp(answers[i], "deleted") == 0)
+			return NULL;
+		at = answers[i];
+		next = fleet_region_find(map, at);
+		if (next == NULL)
+			return at;
+		i = next - map->regions;
+	}
+	return at;
+}
+
+/*
  * Ask the regions one by one until one has it, or knows where it went.
  * "live" ends the search; a departure may be an old one, so it only stands
  * until somebody has the row.
@@ -190,19 +216,19 @@ ask_whereabouts(const Handoff *h, const char *region, const char *id)
 static char *
 search_regions(const Handoff *h, const char *id)
 {
+	char	  **answers = palloc0(sizeof(char *) * h->map->nregion);
 	char	   *hint = NULL;
 
 	for (int i = 0; i < h->map->nregion; i++)
 	{
 		const char *region = h->map->regions[i].name;
-		char	   *answer = ask_whereabouts(h, region, id);
 
-		if (answer == NULL || strcmp(answer, "deleted") == 0)
-			continue;
-		if (strcmp(answer, "live") == 0)
+		answers[i] = ask_whereabouts(h, region, id);
+		if (answers[i] != NULL && strcmp(answers[i], "live") == 0)
 			return pstrdup(region);
-		hint = answer;
 	}
+	for (int i = 0; i < h->map->nregion && hint == NULL; i++)
+		hint = follow_departures(h->map, answers, i);
 	return hint;
 }
 

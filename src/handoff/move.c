@@ -67,11 +67,11 @@ static FleetPlan whereabouts_plan = {
 	2, {TEXTOID, TEXTARRAYOID}
 };
 
-#define DEPART(table, key, kind, vehicle) \
+#define DEPART(table, key, kind, vehicle, also) \
 	"WITH gone AS (DELETE FROM fleet." table "_%s WHERE " key " = ANY ($1) RETURNING *)," \
 	" kept AS (INSERT INTO fleet.departures AS d (kind, key, epoch, target, hlc, image, dtxid)" \
 	"  SELECT '" kind "', " key ", epoch + 1, $2, $3::fleet.hlc, fleet.row_image(gone)" \
-	"  || pg_catalog.jsonb_build_object('region', $2, 'epoch', epoch + 1, 'hlc', $3::fleet.hlc::text)," \
+	"  || pg_catalog.jsonb_build_object('region', $2, 'epoch', epoch + 1, 'hlc', $3::fleet.hlc::text" also ")," \
 	"  $4 FROM gone" \
 	"  ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = excluded.target," \
 	"  hlc = excluded.hlc, image = excluded.image, dtxid = excluded.dtxid, settled_hlc = NULL" \
@@ -83,11 +83,14 @@ static FleetPlan whereabouts_plan = {
 	" FROM kept"
 
 static FleetPlan depart_rides_plan = {
-	DEPART("rides", "ride_id", "ride", "key, image->>'vehicle_id'"),
+	DEPART("rides", "ride_id", "ride", "key, image->>'vehicle_id'", ""),
 	4, {TEXTARRAYOID, TEXTOID, INT8OID, TEXTOID}
 };
+
+/* Having been outside of one region says nothing about the next. */
 static FleetPlan depart_vehicles_plan = {
-	DEPART("vehicles", "vehicle_id", "vehicle", "NULL, key"),
+	DEPART("vehicles", "vehicle_id", "vehicle", "NULL, key",
+		   ", 'outside_region', NULL, 'outside_since', NULL"),
 	4, {TEXTARRAYOID, TEXTOID, INT8OID, TEXTOID}
 };
 

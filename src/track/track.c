@@ -61,6 +61,7 @@ typedef struct Vehicle
 	int64		epoch;
 	TimestampTz fix_at;
 	bool		has_fix;
+	bool		has_place;
 	double		lon;
 	double		lat;
 	bool		was_outside;
@@ -148,6 +149,8 @@ check_fix(FunctionCallInfo fcinfo)
 	check_range(fcinfo, ARG_ACCURACY, "accuracy", 0, 100000, "It is from 0 to 100000 metres.");
 	check_range(fcinfo, ARG_BATTERY, "battery", 0, 100, "It is from 0 to 100 per cent.");
 	check_range(fcinfo, ARG_ALTITUDE, "altitude", -1000, 100000, "It is from -1000 to 100000 metres.");
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(ARG_AT)))
+		refuse_fix("its time is infinite", "A fix was taken at some time.");
 	if (PG_GETARG_TIMESTAMPTZ(ARG_AT) >
 		GetCurrentTimestamp() + INT64CONST(1000) * fleet_clock_max_skew)
 		refuse_fix(psprintf("its time is %s",
@@ -169,6 +172,7 @@ lock_vehicle(const FleetRegion *own, Vehicle *vehicle)
 {
 	Datum		key = CStringGetTextDatum(vehicle->id);
 	bool		no_fix;
+	bool		no_place;
 	bool		inside;
 	bool		isnull;
 	HeapTuple	row;
@@ -185,7 +189,9 @@ lock_vehicle(const FleetRegion *own, Vehicle *vehicle)
 	vehicle->epoch = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
 	vehicle->fix_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &no_fix));
 	vehicle->has_fix = !no_fix;
-	if (!no_fix)
+	(void) SPI_getbinval(row, desc, 3, &no_place);
+	vehicle->has_place = !no_place;
+	if (!no_place)
 	{
 		vehicle->lon = DatumGetFloat8(SPI_getbinval(row, desc, 3, &isnull));
 		vehicle->lat = DatumGetFloat8(SPI_getbinval(row, desc, 4, &isnull));
@@ -201,7 +207,7 @@ decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehi
 	FleetCrossingRule rule = {crossing_distance, crossing_dwell, max_speed};
 	FleetCrossingFix fix = {0};
 
-	fix.has_last = vehicle->has_fix;
+	fix.has_last = vehicle->has_fix && vehicle->has_place;
 	fix.last_lon = vehicle->lon;
 	fix.last_lat = vehicle->lat;
 	fix.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, at) : 0;

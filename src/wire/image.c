@@ -7,7 +7,8 @@
  * the type's output function gives, or null.  So jsonb_populate_record() reads
  * it back exactly, whatever the type (to_jsonb() would turn a geography into
  * GeoJSON and round it), and nodes with another order of columns understand
- * each other.
+ * each other.  The text is made with settings of our own, because the reader
+ * does not know those of the session that wrote it.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -19,7 +20,10 @@
 
 #include "access/htup_details.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
@@ -37,11 +41,38 @@ push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 	(void) pushJsonbValue(state, token, &value);
 }
 
+static void
+set_locally(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * Times, intervals and floating-point numbers as any session reads them, for
+ * the caller to take back with AtEOXact_GUC().
+ */
+static int
+begin_exact_text(void)
+{
+	int			nest = NewGUCNestLevel();
+
+	if (DateStyle != USE_ISO_DATES)
+		set_locally("datestyle", "ISO");
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		set_locally("intervalstyle", "postgres");
+	if (extra_float_digits < 3)
+		set_locally("extra_float_digits", "3");
+	return nest;
+}
+
 /* The image of a row, palloc'd. */
 Jsonb *
 fleet_wire_image(HeapTuple tuple, TupleDesc desc)
 {
 	JsonbParseState *state = NULL;
+	int			nest = begin_exact_text();
+	JsonbValue *image;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < desc->natts; i++)
@@ -66,7 +97,9 @@ fleet_wire_image(HeapTuple tuple, TupleDesc desc)
 		getTypeOutputInfo(attr->atttypid, &output, &varlena);
 		push_string(&state, WJB_VALUE, OidOutputFunctionCall(output, value));
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	image = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	AtEOXact_GUC(true, nest);
+	return JsonbValueToJsonb(image);
 }
 
 /* fleet.row_image(record) -> jsonb */

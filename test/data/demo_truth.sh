@@ -1,7 +1,7 @@
 #!/bin/bash
 # fleet: the crossings that a cluster makes of real traces are the true ones.
 # Copyright (c) 2026, the fleet authors
-# shellcheck source-path=SCRIPTDIR/..
+# shellcheck source-path=SCRIPTDIR
 #
 # Real cabs are replayed against a cluster with one server per county, without
 # any rule against flapping (no distance, no dwell, no speed limit, no tolerance

@@ -1,7 +1,7 @@
 #!/bin/bash
 # fleet: the demonstration: three servers, live traffic, real handoffs.
 # Copyright (c) 2026, the fleet authors
-# shellcheck source-path=SCRIPTDIR/..
+# shellcheck source-path=SCRIPTDIR
 #
 # "make demo" calls this.  It starts a cluster (test/cluster.sh), replays traces
 # as a live feed, tells what happened, checks the outcome, draws a map, and

@@ -83,7 +83,8 @@ SELECT name, shape,
               '#5f8700', '#7d5228', '#555555'])[n % 9 + 1] AS colour,
        (ST_MaximumInscribedCircle(ST_Difference(
             ST_Intersection(ST_MakeValid(shape), view),
-            (SELECT ST_Union(ST_Buffer(ST_Simplify(line.shape, 4), 4, 'quad_segs=1')) FROM line)))).*
+            (SELECT COALESCE(ST_Union(ST_Buffer(ST_Simplify(line.shape, 4), 4, 'quad_segs=1')),
+                             'POLYGON EMPTY') FROM line)))).*
   FROM shown
  WHERE ST_Intersects(shape, view);
 
@@ -122,10 +123,10 @@ SELECT format('<circle %s r="3.4" fill="%s"/>',
   FROM event LEFT JOIN region ON name = target
  ORDER BY t, vehicle;
 SELECT '</g>';
-SELECT format('<text %s text-anchor="middle" font-size="%s" font-weight="bold" fill="%s" '
+SELECT format('<text x="%s" y="%s" text-anchor="middle" font-size="%s" font-weight="bold" fill="%s" '
               'stroke="#ffffff" stroke-width="4" stroke-linejoin="round" paint-order="stroke">%s</text>',
-              regexp_replace(ST_AsSVG(center, 0, 0), 'c([xy])', '\1', 'g'),
-              CASE WHEN radius > 90 THEN 22 ELSE 17 END, colour, pg_temp.escape(label))
+              round(greatest(90, least(:width - 90, ST_X(center)))), round(-ST_Y(center)),
+              CASE WHEN radius > 40 THEN 22 ELSE 17 END, colour, pg_temp.escape(label))
   FROM region WHERE radius > 8 ORDER BY name;
 SELECT '</g>';
 
@@ -144,10 +145,11 @@ SELECT format('<circle cx="%s" cy="28" r="5" fill="%s"/><text x="%s" y="33">%s</
  WHERE before < :width - 500
  ORDER BY name;
 SELECT format('<path d="M%s 24 v6 h%s v-6" fill="none" stroke="#333" stroke-width="1.3"/>'
-              '<text x="%s" y="46" text-anchor="middle">%s km</text></g></svg>',
+              '<text x="%s" y="46" text-anchor="middle">%s km</text>',
               round(:width - 20 - px), round(px), round(:width - 20 - px / 2), km)
   FROM (SELECT km, km * 1000 / metres AS px,
                row_number() OVER (ORDER BY km DESC) AS n
-          FROM frame, unnest(ARRAY[1, 2, 5, 10, 20, 50, 100]) AS km
+          FROM frame, unnest(ARRAY[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]) AS km
          WHERE km * 1000 / metres <= 160) AS scale
  WHERE n = 1;
+SELECT '</g></svg>';

@@ -69,7 +69,7 @@ for my $role (sort keys %coordinator)
 	$c->sql('b', "SELECT fleet.handoff('batch-7', 'a')");
 	my $result = $c->try_sql('b', "SELECT fleet.handoff(ARRAY[$list, 'no-such-ride'], 'c')");
 	is($result->{state}, 'RF001', 'a batch with a ride that does not exist is refused');
-	is($c->where('batch-1') . $c->where('batch-7'), 'b2a3', 'and moves none');
+	is(join(' ', $c->places([ 'batch-1', 'batch-7' ])), 'b2 a3', 'and moves none');
 }
 
 # ---- rollback and savepoints, on each coordinator
@@ -84,7 +84,7 @@ sub savepoint_case
 		my @rides = $c->add_rides('a', map { "$prefix-$_" } 1 .. 4);
 		my $text = $sql =~ s/\bs([1-4])\b/$rides[$1 - 1]/gr =~ s/move\(/SELECT fleet.handoff(/gr;
 		my $result = $c->try_sql($coordinator{$role}, $text, go_on => 1);
-		my $got = join ' ', map { $c->where($_) } @rides;
+		my $got = join ' ', $c->places(\@rides);
 		is($got, $want, "$label, coordinator is the $role") or diag($result->{err});
 	}
 }
@@ -144,20 +144,22 @@ savepoint_case('two handoffs in one statement', "SELECT fleet.handoff('s1', 'b')
 
 # ---- vehicles
 
+sub car_places { return join ' ', $c->places(['car'], 'vehicle'), $c->places(['car-ride']) }
+
 {
 	$c->sql('a', "SELECT fleet.register_vehicle('car', @{[$c->place('a')]})");
 	$c->sql('a', "SELECT fleet.request_ride('car-ride', 'c', @{[$c->place('a')]}, 'car', 5)");
 	$c->{rides}{'car-ride'} = 5;
 
 	is($c->sql('c', "SELECT fleet.handoff('car-ride', 'b')"), 2, 'a ride is handed off');
-	is($c->where('car', 'vehicle'), 'b2', 'its vehicle travels with it');
+	is(car_places(), 'b2 b2', 'its vehicle travels with it');
 	$c->sql('a', "SELECT fleet.handoff_vehicle('car', 'c')");
-	is($c->where('car', 'vehicle') . $c->where('car-ride'), 'c3c3', 'a vehicle takes its ride along');
+	is(car_places(), 'c3 c3', 'a vehicle takes its ride along');
 
 	# From c, whose western border is longitude 2, into b.
-	my $fix = $c->sql('c', "SET fleet.max_speed = 0; SELECT fleet.report_fix('car', 1.9, 0.5)");
+	my $fix = $c->sql('c', "SELECT fleet.report_fix('car', 1.9, 0.5)", set => { 'fleet.max_speed' => 0 });
 	is($fix, '(moved,b,4)', 'a fix behind the border moves the vehicle');
-	is($c->where('car', 'vehicle') . $c->where('car-ride'), 'b4b4', 'and its ride');
+	is(car_places(), 'b4 b4', 'and its ride');
 	is($c->sql('b', "SELECT fleet.lon(v.location), fleet.lon(r.current_location) FROM fleet.vehicles_b AS v JOIN fleet.rides_b AS r USING (vehicle_id)"),
 		'1.9|1.9', 'both know the place');
 	is($c->try_sql('c', "SELECT fleet.report_fix('car', 1.8, 0.5)")->{state}, 'RF020', 'the node it left refuses its next fix');

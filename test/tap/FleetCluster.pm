@@ -22,6 +22,8 @@ use warnings;
 
 use Digest::MD5;
 use File::Path qw(make_path remove_tree);
+use IO::Handle;
+use IPC::Open2;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -30,6 +32,7 @@ use Time::HiRes qw(sleep time);
 
 my @clusters;      # all of this test, to be stopped at its end
 my $sessions = 0;  # ever started, for their names
+my $marks = 0;     # ever written, see exchange()
 
 # Seconds that healing may take before a test calls it a failure.
 our $HEAL_DEADLINE = 15;
@@ -272,14 +275,16 @@ sub thaw
 sub is_up
 {
 	my ($self, $name) = @_;
-	return $self->try_sql($name, 'SELECT 1')->{ok};
+	return $self->ask($name, 'SELECT 1')->{ok};
 }
 
-# Wait until a server that restarts after a backend's death takes sessions.
-sub wait_up
+# Wait until a server has started anew after the death of a backend; offset is
+# the size of its log before that.
+sub wait_restarted
 {
-	my ($self, $name) = @_;
-	$self->wait_until(sub { $self->is_up($name) }, "server $name is up");
+	my ($self, $name, $offset) = @_;
+	$self->wait_until(sub { $self->log_has($name, qr/all server processes terminated.*ready to accept connections/s, $offset) },
+		"server $name has started anew");
 }
 
 # Copies of a node's data folder, for going back in time.  The server is
@@ -328,15 +333,18 @@ sub start_sql
 	my $session = bless {
 		cluster => $self, node => $name,
 		app => 't' . ++$sessions,
-		in => $sql, out => '', err => ''
+		file => "$PostgreSQL::Test::Utils::tmp_check/t$sessions.sql",
+		out => '', err => ''
 	}, 'FleetCluster::Session';
 
+	# From a file: IPC::Run would feed it only while somebody waits for it.
+	append_to_file($session->{file}, "$sql\n");
 	$set{'fleet.fault'} = $opt{fault} if defined $opt{fault};
 	local $ENV{PGAPPNAME} = $session->{app};
 	local $ENV{PGOPTIONS} = join ' ', map { "-c $_=" . $set{$_} =~ s/([\\ ])/\\$1/gr } sort keys %set;
 	my @command = ('psql', '-XAtq', '-v', 'ON_ERROR_STOP=' . ($opt{go_on} ? 0 : 1), '-v', 'VERBOSITY=verbose',
-		'-d', $self->conninfo($name) . ($opt{user} ? " user=$opt{user}" : ''), '-f', '-');
-	$session->{harness} = IPC::Run::start(\@command, '<', \$session->{in}, '>', \$session->{out},
+		'-d', $self->conninfo($name) . ($opt{user} ? " user=$opt{user}" : ''), '-f', $session->{file});
+	$session->{harness} = IPC::Run::start(\@command, '<', \undef, '>', \$session->{out},
 		'2>', \$session->{err}, IPC::Run::timeout($opt{timeout} // 90));
 	return $session;
 }
@@ -352,9 +360,63 @@ sub try_sql
 sub sql
 {
 	my ($self, $name, $sql, %opt) = @_;
-	my $result = $self->try_sql($name, $sql, %opt);
+	my $result = %opt ? $self->try_sql($name, $sql, %opt) : $self->ask($name, $sql);
 	die "on node $name: $sql\n$result->{err}" unless $result->{ok};
 	return $result->{out};
+}
+
+# Run it in the session that is kept for such requests: hundreds of them would
+# else cost a process each.  A session that was lost is opened once more.
+sub ask
+{
+	my ($self, $name, $sql) = @_;
+	my $node = $self->{nodes}{$name};
+
+	for my $try (1, 2)
+	{
+		$self->open_asking($name) unless $node->{asking};
+		my $text = exchange($node->{asking}, $sql);
+		return { ok => 1, out => $text } if defined $text && $text !~ /^(?:psql:\S+ )?ERROR:\s+[0-9A-Z]{5}:/m;
+		return { ok => 0, out => '', err => $text } if defined $text;
+		my $asking = delete $node->{asking};
+		close $asking->{in};
+		waitpid $asking->{pid}, 0;
+		return { ok => 0, out => '', err => $asking->{buffer} } if $try == 2;
+	}
+}
+
+sub open_asking
+{
+	my ($self, $name) = @_;
+	local $ENV{PGAPPNAME} = 'asking';
+	my @command = ('sh', '-c', 'exec psql -XAtq -v VERBOSITY=verbose -d "$0" 2>&1', $self->conninfo($name));
+	my $pid = open2(my $out, my $in, @command);
+
+	$in->autoflush(1);
+	$self->{nodes}{$name}{asking} = { pid => $pid, in => $in, out => $out, buffer => '' };
+}
+
+# What psql prints up to the mark that follows the statements; undef where it
+# ended before.
+sub exchange
+{
+	my ($asking, $sql) = @_;
+	my $deadline = time + 60;
+	my $mark = '=== ' . ++$marks . " ===\n";
+	my $end;
+
+	local $SIG{PIPE} = 'IGNORE';
+	print { $asking->{in} } "$sql\n;\n\\echo '" . substr($mark, 0, -1) . "'\n";
+	while (($end = index $asking->{buffer}, $mark) < 0)
+	{
+		vec(my $ready = '', fileno($asking->{out}), 1) = 1;
+		die "no answer to: $sql" if !select($ready, undef, undef, $deadline - time);
+		return undef unless sysread($asking->{out}, $asking->{buffer}, 65536, length $asking->{buffer});
+	}
+	my $text = substr($asking->{buffer}, 0, $end);
+	$asking->{buffer} = '';
+	chomp $text;
+	return $text;
 }
 
 # The rows of a query, as array references.
@@ -441,16 +503,24 @@ sub add_rides
 	return @ids;
 }
 
-# Where the node's own tables have a ride (or vehicle): "b2" is region b, epoch
-# 2; more than one where it is doubled, '' where it is missing.
-sub where
+# Where the nodes' own tables have a ride: "b2" is region b, epoch 2; "a1+b2"
+# where it is doubled, '' where it is missing.
+sub where { return ($_[0]->places([ $_[1] ]))[0] }
+
+# The same for some rides (or vehicles).
+sub places
 {
-	my ($self, $id, $kind) = @_;
+	my ($self, $ids, $kind) = @_;
+	my $list = join ',', map { "'$_'" } @$ids;
+	my %place;
+
 	$kind //= 'ride';
-	return join ' ', map {
-		my $name = $_;
-		map { $name . $_->[0] } $self->rows($name, "SELECT epoch FROM fleet.${kind}s_$name WHERE ${kind}_id = '$id'")
-	} $self->names;
+	for my $name ($self->names)
+	{
+		push @{ $place{ $_->[0] } }, $name . $_->[1]
+		  for $self->rows($name, "SELECT ${kind}_id, epoch FROM fleet.${kind}s_$name WHERE ${kind}_id IN ($list)");
+	}
+	return map { join '+', @{ $place{$_} // [] } } @$ids;
 }
 
 # ---- what must be true in the end
@@ -463,7 +533,7 @@ sub unfinished
 
 	for my $name ($self->names)
 	{
-		my $result = $self->try_sql($name, <<'SQL');
+		my $result = $self->ask($name, <<'SQL');
 SELECT 'prepared ' || gid FROM pg_prepared_xacts
 UNION ALL SELECT 'in doubt ' || gid || ' ' || state || ' ' || coalesce(last_error, '') FROM fleet.in_doubt
 UNION ALL SELECT 'decision ' || dtxid || ' ' || kind || ' ' || region FROM fleet.decisions
@@ -601,6 +671,7 @@ sub finish
 		$self->{harness}->kill_kill;
 		die "session on $self->{node} did not end: $error$self->{out}$self->{err}";
 	};
+	unlink $self->{file};
 	chomp $self->{out};
 	return {
 		ok => $self->{harness}->result(0) == 0 && $self->{err} !~ /^psql:.*(ERROR|FATAL):/m,

@@ -1,0 +1,346 @@
+/*-------------------------------------------------------------------------
+ *
+ * branch.c
+ *	  One node's part in this backend's distributed transaction: requests,
+ *	  records, savepoints.
+ *
+ * A branch is one open transaction on another node, on the one connection that
+ * this backend has to it.  It is begun by the first request, under the
+ * caller's savepoint, and follows the caller's savepoints from then on:
+ *
+ *	level		nesting level that the branch belongs to.  When that level is
+ *				rolled back nothing of the branch is left, so it is dropped.
+ *	savepoint	deepest level for which the branch has a savepoint.  They are
+ *				set only when a request is made that deep.
+ *
+ * A reply that nobody needs at once (an arrival in a transaction that is a
+ * single statement) is read together with the reply to PREPARE, which saves a
+ * round trip.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/commit/branch.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "base/errcodes.h"
+#include "base/plan.h"
+#include "commit/branch.h"
+
+static FleetPlan decide_plan = {
+	"INSERT INTO fleet.decisions (dtxid, branch, region, kind, payload)"
+	" VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb)",
+	5, {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID}
+};
+
+/* The name of the branch's prepared transaction; buf has FLEET_GID_MAX bytes. */
+void
+fleet_commit_branch_gid(const FleetBranch *branch, char *buf)
+{
+	FleetGid	gid = fleet_commit_dtx->gid;
+
+	gid.branch = branch->number;
+	if (!fleet_commit_gid_format(&gid, buf, FLEET_GID_MAX))
+		elog(PANIC, "fleet: gid too long");
+}
+
+static FleetBranch *
+find_branch(const char *region)
+{
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
+		if (strcmp(b->conn->region, region) == 0)
+			return b;
+	return NULL;
+}
+
+/* Send, or raise an error with the branch failed. */
+void
+fleet_commit_branch_send(FleetBranch *branch, const char *sql, int nparams,
+			 const char *const *params)
+{
+	if (!fleet_remote_send(branch->conn, sql, nparams, params))
+	{
+		FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+
+		branch->state = BRANCH_FAILED;
+		fleet_remote_raise(branch->conn, &reply, sql);
+	}
+}
+
+/* Set the savepoints that the caller has and the branch has not. */
+static void
+follow_savepoints(FleetBranch *branch)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	while (branch->savepoint < level)
+	{
+		char		sql[64];
+
+		snprintf(sql, sizeof(sql), "SAVEPOINT fleet_s%d", branch->savepoint + 1);
+		fleet_commit_branch_send(branch, sql, 0, NULL);
+		branch->savepoint++;
+	}
+}
+
+/*
+ * The branch of this transaction on the node of a region, begun if need be.
+ * Raises an error where the node cannot be reached or the branch has failed.
+ */
+FleetBranch *
+fleet_commit_join(const char *region)
+{
+	FleetBranch *branch;
+	FleetConn  *conn;
+
+	fleet_commit_begin();
+	branch = find_branch(region);
+	if (branch != NULL)
+	{
+		if (branch->state != BRANCH_OPEN || branch->conn->broken)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("the transaction on region \"%s\" has failed", region)));
+		follow_savepoints(branch);
+		return branch;
+	}
+
+	conn = fleet_remote_connect(region);
+	branch = MemoryContextAllocZero(TopTransactionContext, sizeof(FleetBranch));
+	branch->conn = conn;
+	branch->state = BRANCH_OPEN;
+	branch->number = fleet_commit_dtx->nbranch++;
+	branch->level = branch->savepoint = GetCurrentTransactionNestLevel();
+	branch->next = fleet_commit_dtx->branches;
+	fleet_commit_dtx->branches = branch;
+	conn->in_transaction = true;
+	fleet_commit_branch_send(branch, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", 0, NULL);
+	return branch;
+}
+
+/* ---------- requests ---------- */
+
+/*
+ * After an error the rest only repeats that the transaction has failed; with
+ * those replies read, ROLLBACK TO can still mend the branch.
+ */
+static void
+skip_replies(FleetConn *conn, int64 deadline)
+{
+	while (!conn->broken && conn->pending > 0)
+	{
+		FleetReply	reply;
+
+		(void) fleet_remote_receive(conn, deadline, &reply);
+		fleet_remote_clear(&reply);
+	}
+}
+
+/* Read all replies that are due; the last one is handed out. */
+void
+fleet_commit_branch_drain(FleetBranch *branch, int64 deadline, const char *sql, FleetReply *last)
+{
+	last->status = FLEET_REPLY_OK;
+	last->result = NULL;
+	while (branch->conn->pending > 0)
+	{
+		fleet_remote_clear(last);
+		if (fleet_remote_receive(branch->conn, deadline, last) != FLEET_REPLY_OK)
+		{
+			branch->state = BRANCH_FAILED;
+			skip_replies(branch->conn, deadline);
+			fleet_remote_raise(branch->conn, last, sql);
+		}
+	}
+}
+
+/*
+ * Send a statement to the branch and wait: the first column of its first row,
+ * palloc'd.  The wait covers the peer's wait for locks.
+ */
+char *
+fleet_commit_ask(FleetBranch *branch, const char *sql, int nparams,
+				 const char *const *params)
+{
+	FleetReply	reply;
+	char	   *value = NULL;
+
+	fleet_commit_branch_send(branch, sql, nparams, params);
+	fleet_commit_branch_drain(branch, fleet_remote_deadline(fleet_commit_prepare_timeout +
+										fleet_commit_lock_timeout),
+		  sql, &reply);
+	if (PQntuples(reply.result) > 0 && !PQgetisnull(reply.result, 0, 0))
+		value = pstrdup(PQgetvalue(reply.result, 0, 0));
+	fleet_remote_clear(&reply);
+	return value;
+}
+
+/*
+ * Send a statement whose answer says nothing but yes.  In a transaction that
+ * is this one statement the answer is waited for at its end; otherwise now, so
+ * that an error can be caught where it belongs.
+ */
+void
+fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
+				  const char *const *params)
+{
+	if (IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
+		(void) fleet_commit_ask(branch, sql, nparams, params);
+	else
+		fleet_commit_branch_send(branch, sql, nparams, params);
+}
+
+/*
+ * Record what the branch was asked to do.  The row is the decision to commit
+ * once the caller's transaction commits, and what is sent again if the
+ * branch's PREPARE turns out to be lost.
+ */
+void
+fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
+{
+	Datum		values[5];
+	char		nulls[6] = "     ";
+	FleetCaller caller;
+
+	values[0] = CStringGetTextDatum(fleet_commit_dtx->name);
+	values[1] = Int32GetDatum(branch->number);
+	values[2] = CStringGetTextDatum(branch->conn->region);
+	values[3] = CStringGetTextDatum(kind);
+	if (payload != NULL)
+		values[4] = CStringGetTextDatum(payload);
+	else
+		nulls[4] = 'n';
+	fleet_base_become_owner(&caller);
+	SPI_connect();
+	fleet_base_plan_execute(&decide_plan, NULL, values, nulls);
+	SPI_finish();
+	fleet_base_become_caller(&caller);
+}
+
+/* ---------- rolling back ---------- */
+
+/* Roll a branch back, as far as that can be said without waiting. */
+void
+fleet_commit_branch_send_rollback(FleetBranch *branch)
+{
+	char		gid[FLEET_GID_MAX];
+	char		sql[FLEET_GID_MAX + 32];
+
+	if (branch->conn->pending > 0)
+		branch->conn->broken = true;	/* busy, or its outcome is unknown */
+	else if (branch->state == BRANCH_PREPARED)
+	{
+		fleet_commit_branch_gid(branch, gid);
+		snprintf(sql, sizeof(sql), "ROLLBACK PREPARED '%s'", gid);
+		(void) fleet_remote_send(branch->conn, sql, 0, NULL);
+	}
+	else
+		(void) fleet_remote_send(branch->conn, "ROLLBACK", 0, NULL);
+}
+
+/* Wait for the reply to that; without one the connection is broken. */
+void
+fleet_commit_branch_receive_rollback(FleetBranch *branch, int64 deadline)
+{
+	FleetReply	reply;
+
+	if (branch->conn->broken || branch->conn->pending == 0)
+		return;
+	if (fleet_remote_receive(branch->conn, deadline, &reply) != FLEET_REPLY_OK)
+		branch->conn->broken = true;
+	fleet_remote_clear(&reply);
+}
+
+/* Let go of the branch's connection; one that is not clean is closed. */
+void
+fleet_commit_branch_release(FleetBranch *branch)
+{
+	branch->conn->in_transaction = false;
+	if (branch->conn->broken || branch->conn->pending > 0)
+		fleet_remote_discard(branch->conn);
+}
+
+/* ---------- savepoints ---------- */
+
+/* Forget a branch whose whole life was inside what is rolled back. */
+static void
+drop_branch(FleetBranch *branch)
+{
+	FleetBranch **link = &fleet_commit_dtx->branches;
+
+	fleet_commit_branch_send_rollback(branch);
+	fleet_commit_branch_receive_rollback(branch, fleet_remote_deadline(FLEET_ABORT_TIMEOUT_MS));
+	fleet_commit_branch_release(branch);
+	while (*link != branch)
+		link = &(*link)->next;
+	*link = branch->next;
+}
+
+/* RELEASE on each branch that has this savepoint. */
+void
+fleet_commit_sub_pre_commit(int level)
+{
+	if (fleet_commit_dtx == NULL)
+		return;
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
+	{
+		char		sql[64];
+
+		if (b->level >= level)
+			b->level = b->savepoint = level - 1;
+		else if (b->savepoint >= level)
+		{
+			snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
+			(void) fleet_commit_ask(b, sql, 0, NULL);
+			b->savepoint = level - 1;
+		}
+	}
+}
+
+static void
+roll_back_to(FleetBranch *branch, int level)
+{
+	int64		deadline = fleet_remote_deadline(FLEET_ABORT_TIMEOUT_MS);
+	char		sql[64];
+
+	snprintf(sql, sizeof(sql), "ROLLBACK TO SAVEPOINT fleet_s%d", level);
+	if (branch->conn->pending > 0 || !fleet_remote_send(branch->conn, sql, 0, NULL))
+		branch->conn->broken = true;
+	snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
+	(void) fleet_remote_send(branch->conn, sql, 0, NULL);
+	fleet_commit_branch_receive_rollback(branch, deadline);
+	fleet_commit_branch_receive_rollback(branch, deadline);
+}
+
+/*
+ * ROLLBACK TO on each branch that has this savepoint.  Must not throw: a
+ * branch where it fails can only be rolled back as a whole, and makes COMMIT
+ * fail.
+ */
+void
+fleet_commit_sub_aborted(int level)
+{
+	FleetBranch *next;
+
+	if (fleet_commit_dtx == NULL)
+		return;
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = next)
+	{
+		next = b->next;
+		if (b->level >= level)
+			drop_branch(b);
+		else if (b->savepoint >= level)
+		{
+			roll_back_to(b, level);
+			b->savepoint = level - 1;
+			b->state = b->conn->broken ? BRANCH_FAILED : BRANCH_OPEN;
+		}
+	}
+}

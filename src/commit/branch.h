@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * branch.h
+ *	  The distributed transaction of this backend and its branches, within the
+ *	  room.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/commit/branch.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_COMMIT_BRANCH_H
+#define FLEET_COMMIT_BRANCH_H
+
+#include "postgres.h"
+
+#include "commit/commit.h"
+#include "commit/gid.h"
+#include "portability/instr_time.h"
+#include "remote/remote.h"
+
+/* How long an abort waits for the peers to confirm that they rolled back. */
+#define FLEET_ABORT_TIMEOUT_MS 1000
+
+typedef enum FleetBranchState
+{
+	BRANCH_OPEN,				/* its remote transaction runs */
+	BRANCH_FAILED,				/* it cannot commit any more */
+	BRANCH_PREPARING,			/* PREPARE sent: outcome unknown */
+	BRANCH_PREPARED,
+	BRANCH_COMMITTING,			/* COMMIT PREPARED sent */
+	BRANCH_COMMITTED
+} FleetBranchState;
+
+struct FleetBranch
+{
+	FleetConn  *conn;
+	FleetBranchState state;
+	int			number;			/* n of the gid */
+	int			level;			/* nesting level at which it was begun */
+	int			savepoint;		/* deepest savepoint set, or level */
+	FleetBranch *next;
+};
+
+/* The distributed transaction of this backend; in TopTransactionContext. */
+typedef struct FleetDtx
+{
+	FleetGid	gid;
+	char		name[FLEET_GID_MAX];
+	instr_time	started;
+	int			nbranch;		/* ever begun: the next one's number */
+	FleetBranch *branches;
+} FleetDtx;
+
+/* NULL while this backend's transaction is not distributed. */
+extern FleetDtx *fleet_commit_dtx;
+
+extern void fleet_commit_branch_gid(const FleetBranch *branch, char *buf);
+extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql, int nparams,
+									 const char *const *params);
+extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,
+									  const char *sql, FleetReply *last);
+extern void fleet_commit_branch_send_rollback(FleetBranch *branch);
+extern void fleet_commit_branch_receive_rollback(FleetBranch *branch, int64 deadline);
+extern void fleet_commit_branch_release(FleetBranch *branch);
+extern void fleet_commit_sub_pre_commit(int level);
+extern void fleet_commit_sub_aborted(int level);
+
+#endif							/* FLEET_COMMIT_BRANCH_H */
