@@ -60,18 +60,30 @@ find_branch(const char *region)
 	return NULL;
 }
 
-/* Send, or raise an error with the branch failed. */
+static void
+raise_lost(FleetBranch *branch, const char *sql)
+{
+	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+
+	branch->state = BRANCH_FAILED;
+	fleet_remote_raise(branch->conn, &reply, sql);
+}
+
+/* Send a statement without parameters, or raise an error with the branch failed. */
 void
-fleet_commit_branch_send(FleetBranch *branch, const char *sql, int nparams,
+fleet_commit_branch_send(FleetBranch *branch, const char *sql)
+{
+	if (!fleet_remote_send(branch->conn, sql, 0, NULL))
+		raise_lost(branch, sql);
+}
+
+/* The same for a request, which is a string constant. */
+static void
+send_request(FleetBranch *branch, const char *sql, int nparams,
 			 const char *const *params)
 {
-	if (!fleet_remote_send(branch->conn, sql, nparams, params))
-	{
-		FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
-
-		branch->state = BRANCH_FAILED;
-		fleet_remote_raise(branch->conn, &reply, sql);
-	}
+	if (!fleet_remote_send_prepared(branch->conn, sql, nparams, params))
+		raise_lost(branch, sql);
 }
 
 /* Set the savepoints that the caller has and the branch has not. */
@@ -85,7 +97,7 @@ follow_savepoints(FleetBranch *branch)
 		char		sql[64];
 
 		snprintf(sql, sizeof(sql), "SAVEPOINT fleet_s%d", branch->savepoint + 1);
-		fleet_commit_branch_send(branch, sql, 0, NULL);
+		fleet_commit_branch_send(branch, sql);
 		branch->savepoint++;
 	}
 }
@@ -121,7 +133,7 @@ fleet_commit_join(const char *region)
 	branch->next = fleet_commit_dtx->branches;
 	fleet_commit_dtx->branches = branch;
 	conn->in_transaction = true;
-	fleet_commit_branch_send(branch, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", 0, NULL);
+	fleet_commit_branch_send(branch, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
 	return branch;
 }
 
@@ -161,25 +173,33 @@ fleet_commit_branch_drain(FleetBranch *branch, int64 deadline, const char *sql, 
 	}
 }
 
+/* Wait for all replies: the first column of the last one's first row, palloc'd. */
+static char *
+receive_answer(FleetBranch *branch, const char *sql)
+{
+	FleetReply	reply;
+	char	   *value = NULL;
+
+	fleet_commit_branch_drain(branch,
+							  fleet_remote_deadline(fleet_commit_prepare_timeout +
+													fleet_commit_lock_timeout),
+							  sql, &reply);
+	if (PQntuples(reply.result) > 0 && !PQgetisnull(reply.result, 0, 0))
+		value = pstrdup(PQgetvalue(reply.result, 0, 0));
+	fleet_remote_clear(&reply);
+	return value;
+}
+
 /*
- * Send a statement to the branch and wait: the first column of its first row,
- * palloc'd.  The wait covers the peer's wait for locks.
+ * Make a request of the branch (a string constant) and wait for its answer.
+ * The wait covers the peer's wait for locks.
  */
 char *
 fleet_commit_ask(FleetBranch *branch, const char *sql, int nparams,
 				 const char *const *params)
 {
-	FleetReply	reply;
-	char	   *value = NULL;
-
-	fleet_commit_branch_send(branch, sql, nparams, params);
-	fleet_commit_branch_drain(branch, fleet_remote_deadline(fleet_commit_prepare_timeout +
-										fleet_commit_lock_timeout),
-		  sql, &reply);
-	if (PQntuples(reply.result) > 0 && !PQgetisnull(reply.result, 0, 0))
-		value = pstrdup(PQgetvalue(reply.result, 0, 0));
-	fleet_remote_clear(&reply);
-	return value;
+	send_request(branch, sql, nparams, params);
+	return receive_answer(branch, sql);
 }
 
 /*
@@ -194,7 +214,7 @@ fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
 	if (IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
 		(void) fleet_commit_ask(branch, sql, nparams, params);
 	else
-		fleet_commit_branch_send(branch, sql, nparams, params);
+		send_request(branch, sql, nparams, params);
 }
 
 /*
@@ -298,7 +318,8 @@ fleet_commit_sub_pre_commit(int level)
 		else if (b->savepoint >= level)
 		{
 			snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
-			(void) fleet_commit_ask(b, sql, 0, NULL);
+			fleet_commit_branch_send(b, sql);
+			(void) receive_answer(b, sql);
 			b->savepoint = level - 1;
 		}
 	}

@@ -57,8 +57,7 @@ typedef struct FleetDtx
 extern FleetDtx *fleet_commit_dtx;
 
 extern void fleet_commit_branch_gid(const FleetBranch *branch, char *buf);
-extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql, int nparams,
-									 const char *const *params);
+extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql);
 extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,
 									  const char *sql, FleetReply *last);
 extern void fleet_commit_branch_send_rollback(FleetBranch *branch);

@@ -132,7 +132,7 @@ send_prepares(void)
 		fleet_commit_branch_gid(b, gid);
 		snprintf(sql, sizeof(sql), "PREPARE TRANSACTION '%s'", gid);
 		b->state = BRANCH_PREPARING;
-		fleet_commit_branch_send(b, sql, 0, NULL);
+		fleet_commit_branch_send(b, sql);
 	}
 }
 
@@ -202,7 +202,7 @@ send_commits(void)
 		b->state = BRANCH_COMMITTING;
 		FLEET_FAULT_NOTHROW("before-commit-prepared");
 		if (fleet_remote_send(b->conn, sql, 0, NULL))
-			(void) fleet_remote_send(b->conn, "SELECT fleet.hlc_now()::bigint", 0, NULL);
+			(void) fleet_remote_send_prepared(b->conn, "SELECT fleet.hlc_now()::bigint", 0, NULL);
 	}
 }
 

@@ -136,7 +136,8 @@ static FleetPlan log_arrivals_plan = {
 };
 
 static FleetPlan newest_plan = {
-	"SELECT max((a->>'hlc')::bigint), count(*) FILTER (WHERE a->>'kind' = 'ride')"
+	"SELECT max((a->>'hlc')::bigint), count(*) FILTER (WHERE a->>'kind' = 'ride'),"
+	" count(*) FILTER (WHERE a->>'kind' = 'vehicle')"
 	" FROM pg_catalog.jsonb_array_elements($1) AS a",
 	1, {JSONBOID}
 };
@@ -371,6 +372,26 @@ say_whereabouts(const FleetLeaving *leaving)
 											  TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+static int
+count_ids(Datum ids)
+{
+	ArrayType  *array = DatumGetArrayTypeP(ids);
+
+	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+}
+
+/* Delete these rows and keep their departures.  The rows, or NULL if none. */
+static char *
+leave_kind(const FleetRegion *own, FleetPlan *plan, Datum ids, Datum *values, int64 *epoch)
+{
+	if (count_ids(ids) == 0)
+		return NULL;
+	values[0] = ids;
+	fleet_base_plan_execute(plan, own->name, values, NULL);
+	*epoch = fleet_base_plan_int64(0, 2, NULL);
+	return fleet_base_plan_text(0, 1);
+}
+
 /* Delete the locked rows and keep their departures: {rows, epoch, hlc}. */
 static Datum
 leave(const FleetRegion *own, const FleetLeaving *leaving,
@@ -378,33 +399,28 @@ leave(const FleetRegion *own, const FleetLeaving *leaving,
 {
 	Datum		values[4];
 	Datum		elems[3];
-	char	   *part[2];
+	char	   *ride_rows;
+	char	   *vehicle_rows;
 	char	   *rows;
-	int64		epoch;
+	int64		ride_epoch = 0;
+	int64		vehicle_epoch = 0;
 
 	values[1] = CStringGetTextDatum(leaving->target);
 	values[2] = Int64GetDatum((int64) hlc);
 	values[3] = CStringGetTextDatum(leaving->dtxid);
-	values[0] = rides;
-	fleet_base_plan_execute(&depart_rides_plan, own->name, values, NULL);
-	part[0] = fleet_base_plan_text(0, 1);
-	epoch = fleet_base_plan_int64(0, 2, NULL);
-	values[0] = vehicles;
-	fleet_base_plan_execute(&depart_vehicles_plan, own->name, values, NULL);
-	part[1] = fleet_base_plan_text(0, 1);
-	if (leaving->vehicles)
-		epoch = fleet_base_plan_int64(0, 2, NULL);
+	ride_rows = leave_kind(own, &depart_rides_plan, rides, values, &ride_epoch);
+	vehicle_rows = leave_kind(own, &depart_vehicles_plan, vehicles, values, &vehicle_epoch);
 
 	/* Two JSON arrays, each perhaps absent, become one. */
-	if (part[0] != NULL && part[1] != NULL)
+	rows = ride_rows ? ride_rows : vehicle_rows;
+	if (ride_rows != NULL && vehicle_rows != NULL)
 	{
-		part[0][strlen(part[0]) - 1] = '\0';
-		rows = psprintf("%s, %s", part[0], part[1] + 1);
+		ride_rows[strlen(ride_rows) - 1] = '\0';
+		rows = psprintf("%s, %s", ride_rows, vehicle_rows + 1);
 	}
-	else
-		rows = part[0] ? part[0] : part[1];
 	elems[0] = CStringGetTextDatum(rows);
-	elems[1] = CStringGetTextDatum(psprintf(INT64_FORMAT, epoch));
+	elems[1] = CStringGetTextDatum(psprintf(INT64_FORMAT,
+											leaving->vehicles ? vehicle_epoch : ride_epoch));
 	elems[2] = CStringGetTextDatum(psprintf(UINT64_FORMAT, hlc));
 	return PointerGetDatum(construct_array(elems, 3, TEXTOID, -1, false, TYPALIGN_INT));
 }
@@ -431,8 +447,7 @@ fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving)
 	SPI_connect();
 	found = lock_leaving_or_say(own, leaving, &vehicles, &rides, &newest);
 	FLEET_FAULT("depart-locked");
-	if (found < ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(leaving->ids)),
-							   ARR_DIMS(DatumGetArrayTypeP(leaving->ids))))
+	if (found < count_ids(leaving->ids))
 		result = say_whereabouts(leaving);
 	else
 	{
@@ -479,13 +494,15 @@ check_capacity(const FleetRegion *own, int64 arriving)
 }
 
 static void
-apply_arrivals(const FleetRegion *own, const char *dtxid, Datum rows, bool redo)
+apply_arrivals(const FleetRegion *own, const char *dtxid, Datum rows, bool with_vehicles,
+			   bool redo)
 {
 	Datum		values[2];
 
 	values[0] = rows;
 	values[1] = BoolGetDatum(redo);
-	fleet_base_plan_execute(&arrive_vehicles_plan, own->name, values, NULL);
+	if (with_vehicles)
+		fleet_base_plan_execute(&arrive_vehicles_plan, own->name, values, NULL);
 	fleet_base_plan_execute(&arrive_rides_plan, own->name, values, NULL);
 	fleet_base_plan_execute(&replace_departures_plan, NULL, values, NULL);
 	values[1] = CStringGetTextDatum(dtxid);
@@ -503,18 +520,20 @@ fleet_handoff_arrive(const FleetRegionMap *map, const char *dtxid, Datum rows, b
 	const FleetRegion *own = own_region(map);
 	FleetCaller caller;
 	int64		arriving;
+	bool		with_vehicles;
 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_plan_execute(&newest_plan, NULL, &rows, NULL);
 	(void) fleet_clock_receive((uint64) fleet_base_plan_int64(0, 1, NULL));
 	arriving = fleet_base_plan_int64(0, 2, NULL);
+	with_vehicles = fleet_base_plan_int64(0, 3, NULL) > 0;
 	if (!redo)
 		check_capacity(own, arriving);
 	moving++;
 	PG_TRY();
 	{
-		apply_arrivals(own, dtxid, rows, redo);
+		apply_arrivals(own, dtxid, rows, with_vehicles, redo);
 	}
 	PG_FINALLY();
 	{

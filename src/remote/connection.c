@@ -113,6 +113,9 @@ fleet_remote_discard(FleetConn *conn)
 	conn->partial = NULL;
 	conn->pg = NULL;
 	conn->pending = 0;
+	conn->sent = 0;
+	conn->preparing = 0;
+	conn->nstatement = 0;
 	conn->in_transaction = false;
 	conn->broken = false;
 	conn->stale = false;
@@ -232,9 +235,13 @@ fleet_remote_try_connect(const char *region, char **error)
 
 	if (conn->pg != NULL && !conn->in_transaction)
 	{
-		/* Notice a peer that went away while we were idle. */
+		/*
+		 * Notice a peer that went away while we were idle.  What is read
+		 * first may be its last words; only the next read finds the end.
+		 */
 		if (!conn->broken && conn->pending == 0 && !conn->stale)
 			conn->broken = !PQconsumeInput(conn->pg) ||
+				!PQconsumeInput(conn->pg) ||
 				PQstatus(conn->pg) == CONNECTION_BAD;
 		if (conn->broken || conn->stale || conn->pending > 0)
 			fleet_remote_discard(conn);

@@ -20,12 +20,26 @@
 /* Longest name of a foreign server: "fleet_" and a region's name. */
 #define FLEET_SERVER_PREFIX "fleet_"
 
+/* Statements kept prepared on each connection. */
+#define FLEET_STATEMENTS_MAX 16
+
+typedef struct FleetStatement
+{
+	const char *sql;			/* a string constant of ours */
+	char		name[16];
+	bool		prepared;		/* the peer has said so */
+} FleetStatement;
+
 typedef struct FleetConn
 {
 	char		region[NAMEDATALEN];	/* hash key */
 	PGconn	   *pg;				/* NULL while not connected */
 	int			pending;		/* requests sent whose reply was not read */
+	int			sent;			/* requests ever sent */
 	PGresult   *partial;		/* reply that is being read */
+	int			preparing;		/* request that prepares the last statement, or 0 */
+	int			nstatement;
+	FleetStatement statements[FLEET_STATEMENTS_MAX];
 	bool		in_transaction; /* a branch is open on it */
 	bool		broken;			/* to be closed, never to be reused */
 	uint32		server_hash;	/* syscache hash of its foreign server */
@@ -56,6 +70,8 @@ extern FleetConn *fleet_remote_connect(const char *region);
 extern FleetConn *fleet_remote_try_connect(const char *region, char **error);
 extern bool fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 							  const char *const *params);
+extern bool fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
+									   const char *const *params);
 extern FleetReplyStatus fleet_remote_receive(FleetConn *conn, int64 deadline,
 											 FleetReply *reply);
 extern void fleet_remote_clear(FleetReply *reply);

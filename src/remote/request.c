@@ -65,6 +65,20 @@ fleet_remote_wait(PGconn *pg, int events, int64 deadline)
 	return true;
 }
 
+/* End a request that was queued (or not): start to send it. */
+static bool
+finish_send(FleetConn *conn, bool queued)
+{
+	if (!queued || !PQpipelineSync(conn->pg) || PQflush(conn->pg) < 0)
+	{
+		conn->broken = true;
+		return false;
+	}
+	conn->pending++;
+	conn->sent++;
+	return true;
+}
+
 /*
  * Queue one statement and start to send it.  False, with the connection
  * broken, where libpq refuses; what the peer thinks of it is in the reply.
@@ -75,15 +89,69 @@ fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 {
 	if (conn->pg == NULL || conn->broken)
 		return false;
-	if (!PQsendQueryParams(conn->pg, sql, nparams, NULL, params, NULL, NULL, 0) ||
-		!PQpipelineSync(conn->pg) ||
-		PQflush(conn->pg) < 0)
-	{
-		conn->broken = true;
+	return finish_send(conn, PQsendQueryParams(conn->pg, sql, nparams, NULL, params,
+											   NULL, NULL, 0));
+}
+
+/* Put a new statement on the list; its preparation goes ahead in the request. */
+static FleetStatement *
+add_statement(FleetConn *conn, const char *sql)
+{
+	FleetStatement *statement;
+
+	if (conn->preparing != 0 || conn->nstatement >= FLEET_STATEMENTS_MAX)
+		return NULL;
+	statement = &conn->statements[conn->nstatement];
+	statement->sql = sql;
+	statement->prepared = false;
+	snprintf(statement->name, sizeof(statement->name), "fleet_%d", conn->sent);
+	if (!PQsendPrepare(conn->pg, statement->name, sql, 0, NULL))
+		return NULL;
+	conn->nstatement++;
+	conn->preparing = conn->sent + 1;
+	return statement;
+}
+
+/*
+ * The same for a statement that is sent often: the peer parses and plans it
+ * once.  sql must be a string constant.
+ */
+bool
+fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
+						   const char *const *params)
+{
+	FleetStatement *statement = NULL;
+
+	if (conn->pg == NULL || conn->broken)
 		return false;
-	}
-	conn->pending++;
-	return true;
+	for (int i = 0; i < conn->nstatement && statement == NULL; i++)
+		if (strcmp(conn->statements[i].sql, sql) == 0)
+			statement = &conn->statements[i];
+	if (statement == NULL)
+		statement = add_statement(conn, sql);
+	else if (!statement->prepared)
+		statement = NULL;		/* its preparation has not been answered yet */
+	if (statement == NULL)
+		return fleet_remote_send(conn, sql, nparams, params);
+	return finish_send(conn, PQsendQueryPrepared(conn->pg, statement->name, nparams, params,
+												 NULL, NULL, 0));
+}
+
+/*
+ * The reply to this request was read.  If it was to prepare a statement, the
+ * statement can be used from now on, or is forgotten (under its name, which is
+ * not used again, the peer may or may not have it).
+ */
+static void
+note_prepared(FleetConn *conn, int request, bool ok)
+{
+	if (conn->preparing != request)
+		return;
+	if (ok)
+		conn->statements[conn->nstatement - 1].prepared = true;
+	else
+		conn->nstatement--;
+	conn->preparing = 0;
 }
 
 /* Let go of a reply. */
@@ -149,6 +217,7 @@ finish_reply(FleetConn *conn, FleetReply *reply, FleetReplyStatus status)
 		conn->pending--;
 		if (s != PGRES_TUPLES_OK && s != PGRES_COMMAND_OK)
 			status = FLEET_REPLY_ERROR;
+		note_prepared(conn, conn->sent - conn->pending, status == FLEET_REPLY_OK);
 	}
 	else
 		conn->broken = true;
