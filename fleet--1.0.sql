@@ -309,10 +309,11 @@ COMMENT ON TABLE fleet.node IS 'the identity of this database; one row, see flee
 COMMENT ON COLUMN fleet.node.incarnation IS 'timeline and system identifier; changes when the server is promoted or restored';
 
 CREATE TABLE fleet.map (
+	id uuid NOT NULL,
 	version bigint NOT NULL CHECK (version > 0)
 );
 CREATE UNIQUE INDEX map_is_one ON fleet.map ((true));
-COMMENT ON TABLE fleet.map IS 'the version of the region map; one row where this node is part of a map';
+COMMENT ON TABLE fleet.map IS 'which region map this node is part of, and its version; no row where it is part of none';
 
 CREATE TABLE fleet.map_regions (
 	name text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,47}$'),
@@ -1060,7 +1061,7 @@ LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	-- A region that is not on the map (any more) gets an empty one.
-	SELECT jsonb_build_object('version', m.version,
+	SELECT jsonb_build_object('id', m.id, 'version', m.version,
 		'change', (SELECT l.change FROM fleet.map_log AS l WHERE l.version = m.version ORDER BY l.changed_at DESC LIMIT 1),
 		'regions', COALESCE((SELECT jsonb_agg(jsonb_build_object('name', r.name, 'node', r.node,
 				'capacity', r.capacity, 'geofence', r.geofence::text,
@@ -1080,6 +1081,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	new_version bigint := map->>'version';
+	old_id uuid;
 	old_version bigint;
 	leaving boolean := map->'regions' = '[]';
 	r record;
@@ -1087,7 +1089,11 @@ BEGIN
 	PERFORM fleet.check_setup();
 	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
 	LOCK TABLE fleet.map IN SHARE ROW EXCLUSIVE MODE;
-	SELECT m.version INTO old_version FROM fleet.map AS m;
+	SELECT m.id, m.version INTO old_id, old_version FROM fleet.map AS m;
+	IF old_id <> (map->>'id')::uuid THEN
+		RAISE EXCEPTION 'node "%" is part of another region map', fleet.node_name()
+			USING ERRCODE = 'RF007', HINT = 'Remove its region there first.';
+	END IF;
 	INSERT INTO fleet.map_log (version, change, dtxid) VALUES (new_version, COALESCE(map->>'change', 'unknown'), dtxid);
 	IF redo AND (old_version >= new_version OR leaving AND old_version IS NULL) THEN
 		RETURN;
@@ -1095,7 +1101,7 @@ BEGIN
 		RAISE EXCEPTION 'the region map has changed meanwhile'
 			USING ERRCODE = 'RF007', DETAIL = format('Node "%s" has version %s, the change makes version %s.',
 				fleet.node_name(), old_version, new_version),
-			HINT = 'If the node is part of another map, remove its region there first; otherwise try again.';
+			HINT = 'Try again.';
 	END IF;
 
 	FOR r IN SELECT m.name FROM fleet.map_regions AS m
@@ -1117,7 +1123,7 @@ BEGIN
 		ON CONFLICT (name) DO UPDATE SET node = excluded.node, capacity = excluded.capacity, geofence = excluded.geofence;
 	DELETE FROM fleet.map;
 	IF NOT leaving THEN
-		INSERT INTO fleet.map (version) VALUES (new_version);
+		INSERT INTO fleet.map (id, version) VALUES ((map->>'id')::uuid, new_version);
 	END IF;
 	PERFORM fleet.map_changed();
 END
@@ -1155,18 +1161,20 @@ DECLARE
 	new_version bigint := COALESCE((SELECT m.version FROM fleet.map AS m), 0) + 1;
 	peers text[] := ARRAY(SELECT m.name FROM fleet.map_regions AS m UNION SELECT r->>'name' FROM jsonb_array_elements(regions) AS r);
 	own_node text := fleet.node_name();
+	map jsonb := jsonb_build_object('id', COALESCE((SELECT m.id FROM fleet.map AS m), gen_random_uuid()),
+		'version', new_version, 'change', change);
 	peer text;
 BEGIN
 	-- The peers first: a region that leaves is not on the map afterwards.
 	FOREACH peer IN ARRAY peers LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = peer AND m.node = own_node)
 			OR regions @> jsonb_build_array(jsonb_build_object('name', peer, 'node', own_node));
-		PERFORM fleet.request_map(peer, jsonb_build_object('version', new_version, 'change', change,
-			'regions', CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
+		PERFORM fleet.request_map(peer, map || jsonb_build_object('regions',
+			CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
 	END LOOP;
 	-- This node, too, is off the map without a region of its own.
-	PERFORM fleet.apply_map(NULL, jsonb_build_object('version', new_version, 'change', change,
-		'regions', CASE WHEN regions @> jsonb_build_array(jsonb_build_object('node', own_node)) THEN regions ELSE '[]' END), false);
+	PERFORM fleet.apply_map(NULL, map || jsonb_build_object('regions',
+		CASE WHEN regions @> jsonb_build_array(jsonb_build_object('node', own_node)) THEN regions ELSE '[]' END), false);
 	RETURN new_version;
 END
 $$;

@@ -23,6 +23,13 @@
 #include "storage/backendid.h"
 #endif
 
+/* Goes before the declaration of a function that does not return. */
+#if PG_VERSION_NUM >= 180000
+#define FLEET_NORETURN pg_noreturn
+#else
+#define FLEET_NORETURN pg_attribute_noreturn()
+#endif
+
 /* Index of this backend, in 0 .. MaxBackends - 1, stable for its lifetime. */
 static inline int
 fleet_compat_backend_index(void)

@@ -5,9 +5,14 @@
  *
  * A launcher, started with the server, looks at all databases and starts a
  * resolver in each.  A resolver that finds no fleet node in its database says
- * so and ends; that database is left alone until fleet.init_node() there asks
- * for a worker.  A resolver that dies is started again at the launcher's next
+ * so and ends; that database is left alone for a minute, or until
+ * fleet.init_node() there asks for a worker.  A resolver that dies is started again at the launcher's next
  * round.
+ *
+ * A connected worker would stand in the way of DROP DATABASE, of renaming, and
+ * of copying the database by CREATE DATABASE.  Before one of these runs, the
+ * database's worker is stopped, and is started again some seconds later if the
+ * database is still there.
  *
  * Each database has a slot.  A worker owns its slot only while the slot's
  * generation is the one it was started with, so that one which is slow to end
@@ -26,7 +31,10 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -36,6 +44,9 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "base/shmem.h"
 #include "base/worker.h"
@@ -43,12 +54,20 @@
 #define WORKER_SLOTS		64
 #define LAUNCHER_NAP_MS		2000
 
+/* How long a worker stays away, and how long it may take to end. */
+#define PAUSE_MS			10000
+#define STOP_WAIT_MS		5000
+
+/* How often a database without a node is looked at: it may have been restored. */
+#define LOOK_AGAIN_MS		60000
+
 typedef enum SlotState
 {
 	SLOT_FREE,
 	SLOT_WANTED,				/* to be started at the next round */
 	SLOT_STARTED,				/* a worker was asked for or runs */
-	SLOT_NO_NODE				/* the database has no node: leave it alone */
+	SLOT_PAUSED,				/* stopped, until the database was dropped or copied */
+	SLOT_NO_NODE				/* the database has no node: leave it alone a while */
 } SlotState;
 
 typedef struct WorkerSlot
@@ -57,6 +76,8 @@ typedef struct WorkerSlot
 	SlotState	state;
 	uint32		generation;
 	PGPROC	   *proc;			/* of the running worker, or NULL */
+	bool		wanted_again;	/* a node was made while the worker looked for one */
+	TimestampTz resume_at;		/* when paused, or without a node: look again */
 } WorkerSlot;
 
 typedef struct WorkerShared
@@ -71,6 +92,7 @@ PGDLLEXPORT void fleet_base_launcher_main(Datum main_arg);
 static WorkerShared *shared = NULL;
 static int	my_slot = -1;
 static uint32 my_generation = 0;
+static ProcessUtility_hook_type prev_utility_hook = NULL;
 
 static void
 init_shared(void *area)
@@ -80,6 +102,10 @@ init_shared(void *area)
 	memset(s, 0, sizeof(WorkerShared));
 	LWLockInitialize(&s->lock, LWLockNewTrancheId());
 }
+
+static void on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+					   ProcessUtilityContext context, ParamListInfo params,
+					   QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
 
 void
 fleet_base_worker_init(void)
@@ -96,6 +122,8 @@ fleet_base_worker_init(void)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 1;
 	RegisterBackgroundWorker(&worker);
+	prev_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
 }
 
 /* The slot of a database, or a free one for it, or NULL.  Lock held. */
@@ -134,6 +162,8 @@ fleet_base_worker_wanted(Oid database)
 	slot = slot_of(database, true);
 	if (slot != NULL && slot->state == SLOT_NO_NODE)
 		slot->state = SLOT_WANTED;
+	else if (slot != NULL)
+		slot->wanted_again = true;
 	if (shared->launcher != NULL)
 		SetLatch(&shared->launcher->procLatch);
 	LWLockRelease(&shared->lock);
@@ -155,6 +185,94 @@ fleet_base_worker_wake(Oid database)
 		SetLatch(&slot->proc->procLatch);
 	LWLockRelease(&shared->lock);
 }
+
+/* ---------- making way ---------- */
+
+/* Tell a database's worker to end.  True while there is one. */
+static bool
+pause_worker(Oid database)
+{
+	WorkerSlot *slot;
+	bool		running = false;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database, false);
+	if (slot != NULL && slot->state != SLOT_NO_NODE)
+	{
+		slot->state = SLOT_PAUSED;
+		slot->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE_MS);
+		running = slot->proc != NULL;
+		if (running)
+			kill(slot->proc->pid, SIGTERM);
+	}
+	LWLockRelease(&shared->lock);
+	return running;
+}
+
+static bool
+may_manage_databases(void)
+{
+	HeapTuple	role;
+	bool		may;
+
+	if (superuser())
+		return true;
+	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	may = HeapTupleIsValid(role) && ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
+	if (HeapTupleIsValid(role))
+		ReleaseSysCache(role);
+	return may;
+}
+
+/* The database that a statement needs to itself, or NULL. */
+static const char *
+database_alone(Node *statement)
+{
+	ListCell   *cell;
+
+	if (IsA(statement, DropdbStmt))
+		return ((DropdbStmt *) statement)->dbname;
+	if (IsA(statement, RenameStmt) &&
+		((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+		return ((RenameStmt *) statement)->subname;
+	if (!IsA(statement, CreatedbStmt))
+		return NULL;
+	foreach(cell, ((CreatedbStmt *) statement)->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+			return defGetString(option);
+	}
+	return NULL;				/* template1 is never a node */
+}
+
+static void
+on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+		   ProcessUtilityContext context, ParamListInfo params,
+		   QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	const char *name = database_alone(pstmt->utilityStmt);
+
+	if (name != NULL && may_manage_databases())
+	{
+		Oid			database = get_database_oid(name, true);
+
+		for (int ms = 0; ms < STOP_WAIT_MS && pause_worker(database); ms += 10)
+		{
+			pg_usleep(10 * 1000L);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	if (prev_utility_hook)
+		prev_utility_hook(pstmt, queryString, readOnlyTree, context, params,
+						  queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params,
+								queryEnv, dest, qc);
+}
+
+/* ---------- a worker ---------- */
 
 static void
 leave_slot(int code, Datum arg)
@@ -210,9 +328,14 @@ fleet_base_worker_not_wanted(void)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (slot->generation == my_generation && slot->state == SLOT_STARTED)
-		slot->state = SLOT_NO_NODE;
+	{
+		slot->state = slot->wanted_again ? SLOT_WANTED : SLOT_NO_NODE;
+		slot->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AGAIN_MS);
+	}
 	LWLockRelease(&shared->lock);
 }
+
+/* ---------- the launcher ---------- */
 
 static void
 start_worker(int index)
@@ -226,6 +349,7 @@ start_worker(int index)
 	database = slot->database;
 	generation = ++slot->generation;
 	slot->state = SLOT_STARTED;
+	slot->wanted_again = false;
 	LWLockRelease(&shared->lock);
 
 	snprintf(worker.bgw_name, BGW_MAXLEN, "fleet resolver for database %u", database);
@@ -295,6 +419,15 @@ look_at_databases(void)
 	CommitTransactionCommand();
 }
 
+/* Is it time to start a worker in this slot? */
+static bool
+is_due(const WorkerSlot *slot)
+{
+	return slot->state == SLOT_WANTED ||
+		((slot->state == SLOT_PAUSED || slot->state == SLOT_NO_NODE) &&
+		 slot->proc == NULL && GetCurrentTimestamp() >= slot->resume_at);
+}
+
 static void
 leave_launcher(int code, Datum arg)
 {
@@ -320,7 +453,7 @@ fleet_base_launcher_main(Datum main_arg)
 	{
 		look_at_databases();
 		for (int i = 0; i < WORKER_SLOTS; i++)
-			if (shared->slots[i].state == SLOT_WANTED)
+			if (is_due(&shared->slots[i]))
 				start_worker(i);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 LAUNCHER_NAP_MS, PG_WAIT_EXTENSION);

@@ -9,9 +9,10 @@
  * The nearest place on an edge is found in the plane in which a degree has the
  * length that it has at the point's latitude, on the WGS 84 spheroid.  The
  * distance to that place is then measured with the degrees at half way.  Up to
- * 5 km this is within 0.1 % of PostGIS' geography distance below 70 degrees of
- * latitude, within 0.5 % below 85 degrees.  Further away, and closer to the
- * poles, it slowly gets worse: good to choose a region, not to survey.
+ * 5 km this is within 0.02 % of PostGIS' geography distance below 88 degrees of
+ * latitude (compared at 5,000 points; 0.002 % in the United States).  Further
+ * away, and around the poles, it slowly gets worse: good to choose a region,
+ * not to survey.
  *
  * The search looks at the cells of a box around the point, and makes the box
  * larger until what was found is nearer than the box is wide, or the limit is

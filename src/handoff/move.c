@@ -117,6 +117,21 @@ static FleetPlan arrive_rides_plan = {
 	ARRIVE("rides", "ride_id", "ride"), 2, {JSONBOID, BOOLOID}
 };
 
+/*
+ * A target that went back in time may still have the row itself, older: it
+ * gives way when the branch is redone.
+ */
+#define GIVE_WAY(table, key, kind) \
+	"DELETE FROM fleet." table "_%s AS old USING " ARRIVING(table, key, kind) " AS a" \
+	" WHERE old." key " = a.key"
+
+static FleetPlan older_rides_plan = {
+	GIVE_WAY("rides", "ride_id", "ride"), 2, {JSONBOID, BOOLOID}
+};
+static FleetPlan older_vehicles_plan = {
+	GIVE_WAY("vehicles", "vehicle_id", "vehicle"), 2, {JSONBOID, BOOLOID}
+};
+
 /* The target's own older departure of a row that comes back is replaced. */
 static FleetPlan replace_departures_plan = {
 	"DELETE FROM fleet.departures AS d USING pg_catalog.jsonb_to_recordset($1)"
@@ -501,6 +516,11 @@ apply_arrivals(const FleetRegion *own, const char *dtxid, Datum rows, bool with_
 
 	values[0] = rows;
 	values[1] = BoolGetDatum(redo);
+	if (redo)
+	{
+		fleet_base_plan_execute(&older_rides_plan, own->name, values, NULL);
+		fleet_base_plan_execute(&older_vehicles_plan, own->name, values, NULL);
+	}
 	if (with_vehicles)
 		fleet_base_plan_execute(&arrive_vehicles_plan, own->name, values, NULL);
 	fleet_base_plan_execute(&arrive_rides_plan, own->name, values, NULL);

@@ -15,6 +15,7 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "libpq-fe.h"
 
 /* Longest name of a foreign server: "fleet_" and a region's name. */
@@ -76,8 +77,8 @@ extern FleetReplyStatus fleet_remote_receive(FleetConn *conn, int64 deadline,
 											 FleetReply *reply);
 extern void fleet_remote_clear(FleetReply *reply);
 extern bool fleet_remote_is_sqlstate(const FleetReply *reply, const char *sqlstate);
-extern void fleet_remote_raise(FleetConn *conn, FleetReply *reply,
-							   const char *sql) pg_attribute_noreturn();
+FLEET_NORETURN extern void fleet_remote_raise(FleetConn *conn, FleetReply *reply,
+											  const char *sql);
 extern char *fleet_remote_error_text(FleetConn *conn, const FleetReply *reply);
 extern char *fleet_remote_query(FleetConn *conn, const char *sql, int nparams,
 								const char *const *params, int timeout_ms);

@@ -10,7 +10,7 @@ objects()
 {
     local words
     words=$(tr ' ' '|' <<<"$*")
-    sed -nE "s/^CREATE (OR REPLACE )?($words) fleet\.([a-z0-9_]+).*/\3/ip" <<<"$STATEMENTS" | sort -u
+    sed -nE "s/^CREATE (OR REPLACE |UNLOGGED )?($words) fleet\.([a-z0-9_]+).*/\3/ip" <<<"$STATEMENTS" | sort -u
 }
 
 STATEMENTS=$(statements)

@@ -262,7 +262,7 @@ sub wait_dead
 sub freeze
 {
 	my ($self, $name) = @_;
-	kill 'STOP', $self->postmaster($name);
+	kill 'STOP', $self->postmaster($name);    # first, so that it forks no more
 	kill 'STOP', $self->pids($name);
 }
 
@@ -298,13 +298,18 @@ sub save
 	$self->start($name);
 }
 
-# Put the saved copy in the place of a node that is down.
-sub restore
+# Kill a node and start the saved copy in its place: what it did since is lost.
+# With promote => 1 it is promoted first, as a standby that lagged would be.
+sub go_back
 {
-	my ($self, $name) = @_;
-	my $node = $self->{nodes}{$name};
+	my ($self, $name, %opt) = @_;
+	my $data = $self->{nodes}{$name}{data};
 	$self->kill9($name);
-	copy_folder("$node->{data}.saved", $node->{data});
+	copy_folder("$data.saved", $data);
+	append_to_file("$data/standby.signal", '') if $opt{promote};
+	$self->start($name);
+	return unless $opt{promote};
+	system("pg_ctl -D '$data' -w -t 30 promote >/dev/null 2>&1") == 0 or BAIL_OUT("server $name is not promoted");
 }
 
 END
@@ -453,10 +458,17 @@ sub wait_until
 
 sub log_size { return -s $_[0]{nodes}{ $_[1] }{log} // 0 }
 
+# What a node has written to its log since then.
+sub log_text
+{
+	my ($self, $name, $offset) = @_;
+	return substr(slurp_file($self->{nodes}{$name}{log}), $offset // 0);
+}
+
 sub log_has
 {
 	my ($self, $name, $pattern, $offset) = @_;
-	return substr(slurp_file($self->{nodes}{$name}{log}), $offset // 0) =~ $pattern;
+	return $self->log_text($name, $offset) =~ $pattern;
 }
 
 # Let go of the sessions that wait at a fault point of a node.
@@ -525,20 +537,22 @@ sub places
 
 # ---- what must be true in the end
 
-# What is not finished on the nodes, as text; '' where all is.
+# What is not finished on the nodes, as text; '' where all is.  settled => 0 does
+# not ask whether departures are settled.
 sub unfinished
 {
-	my ($self) = @_;
+	my ($self, %opt) = @_;
+	my $unsettled = ($opt{settled} // 1) ? 'true' : 'false';
 	my $open = '';
 
 	for my $name ($self->names)
 	{
-		my $result = $self->ask($name, <<'SQL');
+		my $result = $self->ask($name, <<"SQL");
 SELECT 'prepared ' || gid FROM pg_prepared_xacts
 UNION ALL SELECT 'in doubt ' || gid || ' ' || state || ' ' || coalesce(last_error, '') FROM fleet.in_doubt
 UNION ALL SELECT 'decision ' || dtxid || ' ' || kind || ' ' || region FROM fleet.decisions
-UNION ALL SELECT 'unsettled ' || kind || ' ' || key FROM fleet.departures WHERE settled_hlc IS NULL
-UNION ALL SELECT 'log ' || status || ' ' || coalesce(ride_id, vehicle_id) || ' ' || epoch FROM fleet.handoff_log WHERE status = 'departed'
+UNION ALL SELECT 'unsettled ' || kind || ' ' || key FROM fleet.departures WHERE settled_hlc IS NULL AND $unsettled
+UNION ALL SELECT 'log ' || status || ' ' || coalesce(ride_id, vehicle_id) || ' ' || epoch FROM fleet.handoff_log WHERE status = 'departed' AND $unsettled
 SQL
 		my $text = $result->{ok} ? $result->{out} : $result->{err};
 		$open .= "$name: $text\n" if $text ne '';
@@ -549,11 +563,11 @@ SQL
 # Seconds until nothing is unfinished; undef if the deadline passed before.
 sub heal
 {
-	my ($self) = @_;
+	my ($self, %opt) = @_;
 	my $start = time;
 	my $open;
 
-	while (($open = $self->unfinished) ne '')
+	while (($open = $self->unfinished(%opt)) ne '')
 	{
 		if (time > $start + $HEAL_DEADLINE)
 		{
@@ -565,13 +579,13 @@ sub heal
 	return time - $start;
 }
 
-# check_all(label, log => 0): three test points.  log => 0 where a test has taken
-# a node back in time, and with it parts of its log.
+# check_all(label, log => 0, settled => 0): three test points.  log => 0 where a
+# test has taken a node back in time, and with it parts of its log.
 sub check_all
 {
 	my ($self, $label, %opt) = @_;
 	my $on = ($self->names)[ int(rand($self->names)) ];
-	my $took = $self->heal;
+	my $took = $self->heal(%opt);
 	my $problems = $self->sql($on, 'SELECT check_name, problems, ids FROM fleet.verify() WHERE problems > 0');
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
