@@ -5,6 +5,7 @@
 #   make demo             three servers, real crossings (test/sim/demo.sh)
 #   make test             every suite; make test-unit, test-regress, ... one of them
 #   make bench-geo        the geofence test beside PostGIS
+#   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #
 # V=1 shows the commands; WERROR= (empty) lets a compiler with newer warnings
 # build it.
@@ -42,7 +43,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo bench-geo test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo bench-geo bench-handoff test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -96,3 +97,6 @@ demo:
 
 bench-geo:
 	+@test/bench/geo.sh
+
+bench-handoff:
+	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/handoff.sh

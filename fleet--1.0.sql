@@ -1029,11 +1029,17 @@ AS $$
 DECLARE
 	is_own boolean := region = fleet.own_region();
 	rows bigint := 0;
+	is_open boolean;
 BEGIN
-	-- Not counting what asks that region's node to leave, in this transaction.
-	IF EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region
-			AND NOT (d.kind = 'map' AND d.decided_at = now()))
-		OR EXISTS (SELECT FROM fleet.departures AS d WHERE d.settled_hlc IS NULL AND (is_own OR d.target = drop_region.region)) THEN
+	FOR try IN 1 .. 25 LOOP		-- what is confirmed is settled within a round of the resolver
+		-- Not counting what asks that region's node to leave, in this transaction.
+		is_open := EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region
+				AND NOT (d.kind = 'map' AND d.decided_at = now()))
+			OR EXISTS (SELECT FROM fleet.departures AS d WHERE d.settled_hlc IS NULL AND (is_own OR d.target = drop_region.region));
+		EXIT WHEN NOT is_open;
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	IF is_open THEN
 		RAISE EXCEPTION 'region "%" has handoffs that are not finished', region
 			USING ERRCODE = 'RF024', DETAIL = format('Node "%s" still waits for confirmations.', fleet.node_name()),
 			HINT = 'Try again in a few seconds; the view fleet.in_doubt shows what is open.';

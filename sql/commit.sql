@@ -100,6 +100,7 @@ SELECT fleet.set_ride_status('TE-2', 'EN_ROUTE');
 PREPARE TRANSACTION :'gid_a';
 BEGIN;
 SELECT fleet.set_ride_status('TE-3', 'EN_ROUTE');
+SET LOCAL ROLE fleet_node;		-- as a branch is: then the coordinator may finish it, too
 PREPARE TRANSACTION :'gid_b';
 -- ... of a coordinator that was promoted since ...
 BEGIN;

@@ -71,17 +71,17 @@ walk_edges(const FleetGeoPoint *edge, uint32_t count, FleetGeoPoint reference,
 	return false;
 }
 
-static bool
-group_covers(const FleetGeoGeofence *fence, const FleetGeoLeaf *leaf,
-			 const FleetGeoGroup *group, FleetGeoPoint p)
+static inline bool
+group_covers(const FleetGeoGeofence *fence, const FleetGeoWord *leaf,
+			 const FleetGeoWord *group, FleetGeoPoint p)
 {
-	const FleetGeoRun *run = fence->runs + group->first_run;
-	bool		odd = group->inside != 0;
+	FleetGeoPoint reference = {leaf[0].number, leaf[1].number};
+	bool		odd = FLEET_GEO_GROUP_INSIDE(group);
 	uint32_t	i;
 
-	for (i = 0; i < group->nruns; i++)
-		if (walk_edges(fence->points + run[i].first, run[i].count,
-					   leaf->reference, p, &odd))
+	for (i = 1; i <= group->group.nruns; i++)
+		if (walk_edges(fence->points + group[i].run.first, group[i].run.count,
+					   reference, p, &odd))
 			return true;
 	return odd;
 }
@@ -112,10 +112,10 @@ int
 fleet_geo_geofence_locate(const FleetGeoGeofence *fence, double lon, double lat)
 {
 	FleetGeoPoint p = {lon, lat};
-	const FleetGeoLeaf *leaf;
-	const FleetGeoGroup *group;
+	const FleetGeoWord *leaf;
+	const FleetGeoWord *group;
 	uint32_t	cell;
-	uint32_t	i;
+	uint64_t	i;
 
 	if (!within_bounds(fence, p))
 		return fleet_geo_point_valid(lon, lat) ? FLEET_GEO_NOWHERE : FLEET_GEO_BAD_POINT;
@@ -126,10 +126,10 @@ fleet_geo_geofence_locate(const FleetGeoGeofence *fence, double lon, double lat)
 		return FLEET_GEO_NOWHERE;
 
 	leaf = &fence->leaves[CELL_INDEX(cell)];
-	group = fence->groups + leaf->first_group;
-	for (i = 0; i < leaf->ngroups; i++)
-		if (group_covers(fence, leaf, &group[i], p))
-			return group[i].region;
+	group = leaf + FLEET_GEO_LEAF_HEAD;
+	for (i = 0; i < leaf[2].ngroups; i++, group += 1 + group->group.nruns)
+		if (group_covers(fence, leaf, group, p))
+			return FLEET_GEO_GROUP_REGION(group);
 	return FLEET_GEO_NOWHERE;
 }
 
@@ -158,7 +158,7 @@ fleet_geo_geofence_covers(const FleetGeoGeofence *fence, int region, double lon,
 {
 	FleetGeoPoint p = {lon, lat};
 	uint32_t	cell;
-	uint32_t	i;
+	uint64_t	i;
 
 	if (region < 0 || region >= fence->nregions || !within_bounds(fence, p))
 		return false;
@@ -167,12 +167,12 @@ fleet_geo_geofence_covers(const FleetGeoGeofence *fence, int region, double lon,
 		return true;
 	if (CELL_KIND(cell) == CELL_LEAF)
 	{
-		const FleetGeoLeaf *leaf = &fence->leaves[CELL_INDEX(cell)];
-		const FleetGeoGroup *group = fence->groups + leaf->first_group;
+		const FleetGeoWord *leaf = &fence->leaves[CELL_INDEX(cell)];
+		const FleetGeoWord *group = leaf + FLEET_GEO_LEAF_HEAD;
 
-		for (i = 0; i < leaf->ngroups; i++)
-			if (group[i].region == region)
-				return group_covers(fence, leaf, &group[i], p);
+		for (i = 0; i < leaf[2].ngroups; i++, group += 1 + group->group.nruns)
+			if (FLEET_GEO_GROUP_REGION(group) == region)
+				return group_covers(fence, leaf, group, p);
 	}
 
 	/* The cell may not name all that hold it, if regions overlap. */

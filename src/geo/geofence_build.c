@@ -34,9 +34,7 @@ static const size_t element_sizes[LIST_COUNT] = {
 	[LIST_REGIONS] = sizeof(FleetGeoRegion),
 	[LIST_GRIDS] = sizeof(FleetGeoGrid),
 	[LIST_CELLS] = sizeof(uint32_t),
-	[LIST_LEAVES] = sizeof(FleetGeoLeaf),
-	[LIST_GROUPS] = sizeof(FleetGeoGroup),
-	[LIST_RUNS] = sizeof(FleetGeoRun),
+	[LIST_LEAVES] = sizeof(FleetGeoWord),
 };
 
 static void *
@@ -200,8 +198,6 @@ seal(FleetGeoGeofence *fence)
 	fence->grids = lists[LIST_GRIDS].data;
 	fence->cells = lists[LIST_CELLS].data;
 	fence->leaves = lists[LIST_LEAVES].data;
-	fence->groups = lists[LIST_GROUPS].data;
-	fence->runs = lists[LIST_RUNS].data;
 	fence->nregions = (int) lists[LIST_REGIONS].count;
 	return FLEET_GEO_OK;
 }

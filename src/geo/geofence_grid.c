@@ -130,18 +130,6 @@ set_walk(Work *work, RegionSet *set, const FleetGeoRun *runs, uint32_t nruns,
 			set_flip(set, region_of_run(work, &runs[i]));
 }
 
-static void
-add_group(FleetGeoGeofence *fence, int32_t region, bool inside)
-{
-	FleetGeoList *groups = &fence->lists[LIST_GROUPS];
-	FleetGeoGroup *group = (FleetGeoGroup *) groups->data + groups->count++;
-
-	group->region = region;
-	group->inside = inside;
-	group->first_run = (uint32_t) fence->lists[LIST_RUNS].count;
-	group->nruns = 0;
-}
-
 /*
  * The region that holds the cell and has no edge in it, -1 for none.  Of
  * several the first is enough to locate a point; that others are left out is
@@ -182,45 +170,56 @@ whole_region(Work *work, const RegionSet *inside, const FleetGeoRun *runs, uint3
 	return whole;
 }
 
+/* Begin a group; returns its head. */
+static FleetGeoWord *
+begin_group(FleetGeoWord *leaf, FleetGeoWord *at, int32_t region, bool inside)
+{
+	leaf[2].ngroups++;
+	at->group.region_inside = (uint32_t) region * 2 + inside;
+	at->group.nruns = 0;
+	return at;
+}
+
 static FleetGeoStatus
 make_leaf(Work *work, const RegionSet *inside, const FleetGeoRun *runs, uint32_t nruns,
 		  int32_t whole, FleetGeoPoint reference, uint32_t *cell)
 {
-	FleetGeoGeofence *fence = work->fence;
-	FleetGeoList *leaves = &fence->lists[LIST_LEAVES];
-	FleetGeoList *groups = &fence->lists[LIST_GROUPS];
-	FleetGeoList *listed = &fence->lists[LIST_RUNS];
-	FleetGeoLeaf *leaf;
+	FleetGeoList *leaves = &work->fence->lists[LIST_LEAVES];
+	FleetGeoWord *leaf;
+	FleetGeoWord *at;
+	FleetGeoWord *group = NULL;
 	int32_t		last = -1;
 	uint32_t	i;
 
-	if (!fleet_geo_list_reserve(fence, LIST_LEAVES, 1) ||
-		!fleet_geo_list_reserve(fence, LIST_GROUPS, (size_t) nruns + 1) ||
-		!fleet_geo_list_reserve(fence, LIST_RUNS, nruns))
+	/* At most a head for each run, and for the whole region. */
+	if (!fleet_geo_list_reserve(work->fence, LIST_LEAVES,
+								FLEET_GEO_LEAF_HEAD + 2 * (size_t) nruns + 1))
 		return FLEET_GEO_NO_MEMORY;
 
 	*cell = CELL(CELL_LEAF, leaves->count);
-	leaf = (FleetGeoLeaf *) leaves->data + leaves->count++;
-	leaf->reference = reference;
-	leaf->first_group = (uint32_t) groups->count;
+	leaf = (FleetGeoWord *) leaves->data + leaves->count;
+	leaf[0].number = reference.x;
+	leaf[1].number = reference.y;
+	leaf[2].ngroups = 0;
+	at = leaf + FLEET_GEO_LEAF_HEAD;
 	for (i = 0; i < nruns; i++)
 	{
 		int32_t		region = region_of_run(work, &runs[i]);
 
 		if (region != last && whole >= 0 && whole < region)
 		{
-			add_group(fence, whole, true);
+			begin_group(leaf, at++, whole, true);
 			whole = -1;
 		}
 		if (region != last)
-			add_group(fence, region, inside->place[region] >= 0);
-		((FleetGeoGroup *) groups->data)[groups->count - 1].nruns++;
-		((FleetGeoRun *) listed->data)[listed->count++] = runs[i];
+			group = begin_group(leaf, at++, region, inside->place[region] >= 0);
+		group->group.nruns++;
+		(at++)->run = runs[i];
 		last = region;
 	}
 	if (whole >= 0)
-		add_group(fence, whole, true);
-	leaf->ngroups = (uint32_t) groups->count - leaf->first_group;
+		begin_group(leaf, at++, whole, true);
+	leaves->count += (size_t) (at - leaf);
 	return FLEET_GEO_OK;
 }
 

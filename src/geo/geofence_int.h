@@ -44,20 +44,27 @@ typedef struct FleetGeoRun
 	uint32_t	count;			/* edges */
 } FleetGeoRun;
 
-typedef struct FleetGeoGroup
+/*
+ * Leaves lie in one list of words, each leaf in one piece, as most of the time
+ * of a call is spent waiting for memory: the reference point (two words), the
+ * number of groups, then for each group its head and its runs.  Groups are
+ * ordered by region.  A group without runs: the whole cell is inside.
+ */
+typedef union FleetGeoWord
 {
-	int32_t		region;
-	uint32_t	inside;			/* is the reference point inside? */
-	uint32_t	first_run;
-	uint32_t	nruns;			/* 0: the whole cell is inside */
-} FleetGeoGroup;
+	double		number;
+	FleetGeoRun run;
+	uint64_t	ngroups;
+	struct
+	{
+		uint32_t	region_inside;	/* region * 2, + 1: reference is inside */
+		uint32_t	nruns;
+	}			group;
+} FleetGeoWord;
 
-typedef struct FleetGeoLeaf
-{
-	FleetGeoPoint reference;
-	uint32_t	first_group;	/* groups are ordered by region */
-	uint32_t	ngroups;
-} FleetGeoLeaf;
+#define FLEET_GEO_LEAF_HEAD			3	/* words in front of the first group */
+#define FLEET_GEO_GROUP_REGION(g)	((int) ((g)->group.region_inside >> 1))
+#define FLEET_GEO_GROUP_INSIDE(g)	(((g)->group.region_inside & 1u) != 0)
 
 typedef struct FleetGeoGrid
 {
@@ -99,9 +106,7 @@ typedef enum FleetGeoListName
 	LIST_REGIONS,				/* FleetGeoRegion */
 	LIST_GRIDS,					/* FleetGeoGrid; the first covers everything */
 	LIST_CELLS,					/* uint32_t */
-	LIST_LEAVES,				/* FleetGeoLeaf */
-	LIST_GROUPS,				/* FleetGeoGroup */
-	LIST_RUNS,					/* FleetGeoRun */
+	LIST_LEAVES,				/* FleetGeoWord */
 	LIST_COUNT
 } FleetGeoListName;
 
@@ -126,9 +131,7 @@ struct FleetGeoGeofence
 	const FleetGeoPoint *points;
 	const FleetGeoGrid *grids;
 	const uint32_t *cells;
-	const FleetGeoLeaf *leaves;
-	const FleetGeoGroup *groups;
-	const FleetGeoRun *runs;
+	const FleetGeoWord *leaves;
 	const uint32_t *rings;
 	const FleetGeoRegion *regions;
 	int			nregions;

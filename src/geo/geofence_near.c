@@ -89,17 +89,18 @@ edge_distance2(const Search *s, FleetGeoPoint a, FleetGeoPoint b, FleetGeoPoint 
 }
 
 static void
-search_group(Search *s, const FleetGeoGroup *group)
+search_group(Search *s, const FleetGeoWord *group)
 {
 	FleetGeoPoint nearest = {0.0, 0.0};
+	int			region = FLEET_GEO_GROUP_REGION(group);
 	double		best = HUGE_VAL;
 	double		metres;
 	uint32_t	i;
 	uint32_t	j;
 
-	for (i = 0; i < group->nruns; i++)
+	for (i = 1; i <= group->group.nruns; i++)
 	{
-		const FleetGeoRun *run = &s->fence->runs[group->first_run + i];
+		const FleetGeoRun *run = &group[i].run;
 		const FleetGeoPoint *edge = s->fence->points + run->first;
 
 		for (j = 0; j < run->count; j++)
@@ -117,10 +118,10 @@ search_group(Search *s, const FleetGeoGroup *group)
 	if (best == HUGE_VAL)
 		return;
 	metres = near_metres(s->p, nearest);
-	if (metres < s->distance || (metres == s->distance && group->region < s->region))
+	if (metres < s->distance || (metres == s->distance && region < s->region))
 	{
 		s->distance = metres;
-		s->region = group->region;
+		s->region = region;
 	}
 }
 
@@ -134,7 +135,7 @@ search_grid(Search *s, const FleetGeoGrid *grid)
 	int32_t		last_row = fleet_geo_grid_row(grid, s->high.y);
 	int32_t		column;
 	int32_t		row;
-	uint32_t	i;
+	uint64_t	i;
 
 	for (row = fleet_geo_grid_row(grid, s->low.y); row <= last_row; row++)
 		for (column = first_column; column <= last_column; column++)
@@ -146,12 +147,12 @@ search_grid(Search *s, const FleetGeoGrid *grid)
 				search_grid(s, &fence->grids[CELL_INDEX(cell)]);
 			else if (CELL_KIND(cell) == CELL_LEAF)
 			{
-				const FleetGeoLeaf *leaf = &fence->leaves[CELL_INDEX(cell)];
-				const FleetGeoGroup *group = fence->groups + leaf->first_group;
+				const FleetGeoWord *leaf = &fence->leaves[CELL_INDEX(cell)];
+				const FleetGeoWord *group = leaf + FLEET_GEO_LEAF_HEAD;
 
-				for (i = 0; i < leaf->ngroups; i++)
-					if (s->only < 0 || group[i].region == s->only)
-						search_group(s, &group[i]);
+				for (i = 0; i < leaf[2].ngroups; i++, group += 1 + group->group.nruns)
+					if (s->only < 0 || FLEET_GEO_GROUP_REGION(group) == s->only)
+						search_group(s, group);
 			}
 		}
 }

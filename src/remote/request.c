@@ -45,24 +45,25 @@ fleet_remote_deadline(int timeout_ms)
 	return monotonic_ms() + timeout_ms;
 }
 
-/* Wait for the socket.  False when the deadline has passed. */
+/*
+ * Wait for the socket.  False when the deadline has passed; what has arrived by
+ * then is still to be had, since another peer may have used up the time.
+ */
 bool
 fleet_remote_wait(PGconn *pg, int events, int64 deadline)
 {
 	int64		left = deadline - monotonic_ms();
 	int			rc;
 
-	if (left < 0)
-		return false;
 	rc = WaitLatchOrSocket(MyLatch,
 						   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
-						   PQsocket(pg), left, PG_WAIT_EXTENSION);
+						   PQsocket(pg), Max(left, 0), PG_WAIT_EXTENSION);
 	if (rc & WL_LATCH_SET)
 	{
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	return true;
+	return (rc & WL_TIMEOUT) == 0;
 }
 
 /* End a request that was queued (or not): start to send it. */

@@ -139,6 +139,11 @@ sub configure
 
 sub names { return @{ $_[0]{order} } }
 
+# Those that own a region; join_map and leave_map say so.
+sub members { return grep { $_[0]{nodes}{$_}{member} } $_[0]->names }
+sub join_map { $_[0]{nodes}{ $_[1] }{member} = 1 }
+sub leave_map { $_[0]{nodes}{ $_[1] }{member} = 0 }
+
 # The names of all nodes but these.
 sub others
 {
@@ -163,12 +168,19 @@ sub geofence
 	return sprintf 'ST_Multi(ST_MakeEnvelope(%d, 0, %d, 1, 4326))', $x, $x + 1;
 }
 
-# Have a node (the first one) add the region of a node.
+# The statement that adds the region of a node.
+sub add_region_sql
+{
+	my ($self, $name) = @_;
+	return sprintf "SELECT fleet.add_region('%s', %s, '%s')", $name, $self->geofence($name), $self->conninfo($name);
+}
+
+# Have the first node do so.
 sub add_region
 {
-	my ($self, $name, $on) = @_;
-	$self->sql($on // $self->{order}[0],
-		sprintf "SELECT fleet.add_region('%s', %s, '%s')", $name, $self->geofence($name), $self->conninfo($name));
+	my ($self, $name) = @_;
+	$self->sql($self->{order}[0], $self->add_region_sql($name));
+	$self->join_map($name);
 }
 
 # ---- servers
@@ -527,7 +539,7 @@ sub places
 	my %place;
 
 	$kind //= 'ride';
-	for my $name ($self->names)
+	for my $name ($self->members)
 	{
 		push @{ $place{ $_->[0] } }, $name . $_->[1]
 		  for $self->rows($name, "SELECT ${kind}_id, epoch FROM fleet.${kind}s_$name WHERE ${kind}_id IN ($list)");
@@ -545,7 +557,7 @@ sub unfinished
 	my $unsettled = ($opt{settled} // 1) ? 'true' : 'false';
 	my $open = '';
 
-	for my $name ($self->names)
+	for my $name ($self->members)
 	{
 		my $result = $self->ask($name, <<"SQL");
 SELECT 'prepared ' || gid FROM pg_prepared_xacts
@@ -584,7 +596,7 @@ sub heal
 sub check_all
 {
 	my ($self, $label, %opt) = @_;
-	my $on = ($self->names)[ int(rand($self->names)) ];
+	my $on = ($self->members)[ int(rand($self->members)) ];
 	my $took = $self->heal(%opt);
 	my $problems = $self->sql($on, 'SELECT check_name, problems, ids FROM fleet.verify() WHERE problems > 0');
 
@@ -606,7 +618,7 @@ sub wrong_rides
 	my $wrong = '';
 	my ($sum, $want) = (0, 0);
 
-	for my $name ($self->names)
+	for my $name ($self->members)
 	{
 		for my $row ($self->rows($name, "SELECT ride_id, fare, region FROM fleet.rides_$name"))
 		{
@@ -634,7 +646,7 @@ sub wrong_log
 	my (%log, %live);
 	my $wrong = '';
 
-	for my $name ($self->names)
+	for my $name (grep { $self->postmaster($_) } $self->names)
 	{
 		for my $row ($self->rows($name,
 				"SELECT ride_id, epoch, status, source, target FROM fleet.handoff_log WHERE ride_id IS NOT NULL"))
@@ -644,6 +656,9 @@ sub wrong_log
 			$wrong .= "$name logged $id $epoch $status $source>$target\n"
 			  if $name ne ($status eq 'arrived' ? $target : $source);
 		}
+	}
+	for my $name ($self->members)
+	{
 		$live{ $_->[0] } = [ $name, $_->[1] ] for $self->rows($name, "SELECT ride_id, epoch FROM fleet.rides_$name");
 	}
 	for my $id (sort keys %live)

@@ -85,7 +85,7 @@ wkb_ring(Wkb *w, const double *xy, int npoints)
 	}
 }
 
-static void
+static void __attribute__((unused))
 wkb_box_ring(Wkb *w, double x1, double y1, double x2, double y2)
 {
 	double		xy[8];

@@ -1,0 +1,168 @@
+-- fleet: the public contract: signatures, kinds, settings, rights, comments.
+-- Copyright (c) 2026, the fleet authors
+\set QUIET on
+BEGIN;
+SELECT no_plan();
+
+-- The functions that people call: arguments, result, volatility, strictness,
+-- whether PUBLIC and fleet_node may execute them.
+CREATE TEMPORARY TABLE contract (name text, args text, result text, volatility "char", is_strict boolean, public boolean, node boolean);
+INSERT INTO contract VALUES
+	('init_node', 'name text', 'void', 'v', true, false, false),
+	('node_name', '', 'text', 's', true, true, true),
+	('incarnation', '', 'text', 's', true, true, true),
+	('own_region', '', 'text', 's', true, true, true),
+	('check_setup', '', 'void', 's', true, true, true),
+	('add_region', 'name text, geofence public.geometry, conninfo text, capacity integer', 'bigint', 'v', false, false, false),
+	('remove_region', 'name text', 'bigint', 'v', true, false, false),
+	('set_geofence', 'name text, geofence public.geometry', 'bigint', 'v', false, false, false),
+	('set_capacity', 'name text, capacity integer', 'bigint', 'v', false, false, false),
+	('region_of', 'lon double precision, lat double precision', 'text', 's', true, true, true),
+	('register_vehicle', 'vehicle_id text, lon double precision, lat double precision, status fleet.vehicle_status', 'text', 'v', false, true, true),
+	('request_ride', 'ride_id text, customer_id text, lon double precision, lat double precision, vehicle_id text, fare numeric,'
+		' end_lon double precision, end_lat double precision, at timestamp with time zone', 'text', 'v', false, true, true),
+	('set_ride_status', 'ride_id text, status fleet.ride_status, vehicle_id text, at timestamp with time zone', 'void', 'v', false, true, true),
+	('report_fix', 'vehicle_id text, lon double precision, lat double precision, at timestamp with time zone, speed_kmh double precision,'
+		' heading double precision, accuracy_m double precision, battery_pct double precision, altitude_m double precision,'
+		' status fleet.vehicle_status', 'fleet.fix_result', 'v', false, true, true),
+	('handoff', 'ride_id text, target text, expected_epoch bigint', 'bigint', 'v', false, false, false),
+	('handoff', 'ride_ids text[], target text', 'integer', 'v', true, false, false),
+	('handoff_vehicle', 'vehicle_id text, target text', 'bigint', 'v', true, false, false),
+	('row_image', 'row_value record', 'jsonb', 's', true, true, true),
+	('resolve', 'gid text, outcome text', 'void', 'v', true, false, false),
+	('outcomes', 'gids text[]', 'text[]', 'v', true, false, true),
+	('branch_applied', 'dtxid text', 'boolean', 's', true, false, true),
+	('is_running', 'dtxid text', 'boolean', 'v', true, false, false),
+	('verify', '', 'TABLE(check_name text, problems bigint, ids text[])', 'v', true, false, false),
+	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
+	('hlc_receive', 'stamp fleet.hlc', 'fleet.hlc', 'v', true, false, true),
+	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true);
+CREATE TEMPORARY VIEW actual AS
+	SELECT p.oid, p.proname AS name, pg_get_function_identity_arguments(p.oid) AS args, pg_get_function_result(p.oid) AS result,
+		p.provolatile, p.proisstrict, has_function_privilege('fleet_node', p.oid, 'EXECUTE') AS node,
+		EXISTS (SELECT FROM aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) AS a
+			WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE') AS public
+	FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace;
+SET LOCAL search_path = pg_catalog, tap, pg_temp;
+SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.result, c.volatility, c.is_strict, c.public, c.node)::text,
+		format('fleet.%s(%s): result, volatility, strictness, PUBLIC, fleet_node', c.name, c.args))
+	FROM contract AS c LEFT JOIN actual AS a USING (name, args);
+
+-- What else PUBLIC, or the service role, may execute: by name, so that a new
+-- function is not open by oversight.
+SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
+	$$VALUES ('distance_m'), ('geofence_problem'), ('guard'), ('lat'), ('lon'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
+		('raise_not_here'), ('refuse_truncate'), ('refuse_write'), ('region_rides'), ('require_here')$$, 'helpers that PUBLIC may execute');
+SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
+	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
+	'what fleet_node may execute and others may not');
+SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle'), ('whereabouts')$$,
+	'the functions with rights of their owner');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
+	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
+	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname IN ('plpgsql')
+	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'as has every function in PL/pgSQL');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
+	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname = 'sql' AND p.prosqlbody IS NULL$$, 'functions in SQL are bound when they are made');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.proleakproof
+	AND p.proname !~ '^hlc_(eq|ne|lt|le|gt|ge|cmp)$'$$, 'only comparisons are leakproof');
+
+-- Optional arguments.
+SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 5), ('set_ride_status', 2), ('report_fix', 7)) AS v(name, n)
+		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
+
+-- Tables, views, types.
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution')$$, 'tables');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions')$$, 'views');
+SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
+SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
+SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
+SELECT has_type('fleet', 'hlc', 'type hlc');
+CREATE TEMPORARY VIEW columns AS SELECT c.relname AS rel, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+		|| CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY a.attnum) AS columns
+	FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+	WHERE c.relnamespace = 'fleet'::regnamespace GROUP BY c.relname;
+SELECT is((SELECT columns FROM columns WHERE rel = 'rides'), 'ride_id text NOT NULL, vehicle_id text, customer_id text NOT NULL, region text NOT NULL,'
+	' status fleet.ride_status NOT NULL, fare numeric(12,2) NOT NULL, start_location public.geography(Point,4326) NOT NULL,'
+	' current_location public.geography(Point,4326), end_location public.geography(Point,4326), requested_at timestamp with time zone,'
+	' en_route_at timestamp with time zone, arrived_at timestamp with time zone, started_at timestamp with time zone,'
+	' completed_at timestamp with time zone, cancelled_at timestamp with time zone, updated_at timestamp with time zone NOT NULL,'
+	' path_m double precision NOT NULL, duration interval, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL', 'columns of rides');
+SELECT is((SELECT columns FROM columns WHERE rel = 'vehicles'), 'vehicle_id text NOT NULL, region text NOT NULL, status fleet.vehicle_status NOT NULL,'
+	' location public.geography(Point,4326), fix_at timestamp with time zone, speed_kmh double precision, heading double precision,'
+	' altitude_m double precision, accuracy_m double precision, battery_pct double precision, outside_region text,'
+	' outside_since timestamp with time zone, updated_at timestamp with time zone NOT NULL, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL', 'columns of vehicles');
+SELECT is((SELECT columns FROM columns WHERE rel = 'departures'), 'kind text NOT NULL, key text NOT NULL, epoch bigint NOT NULL, target text, hlc fleet.hlc NOT NULL,'
+	' image jsonb, dtxid text, settled_hlc fleet.hlc, departed_at timestamp with time zone NOT NULL', 'columns of departures');
+SELECT is((SELECT columns FROM columns WHERE rel = 'handoff_log'), 'id bigint NOT NULL, ride_id text, vehicle_id text, source text, target text NOT NULL, epoch bigint NOT NULL,'
+	' hlc fleet.hlc NOT NULL, dtxid text, status text NOT NULL, started_at timestamp with time zone NOT NULL, latency_ms double precision', 'columns of handoff_log');
+SELECT is((SELECT columns FROM columns WHERE rel = 'regions'), 'name text, node text, state text, capacity integer, rides bigint, map_version bigint', 'columns of regions');
+SELECT is((SELECT columns FROM columns WHERE rel = 'in_doubt'), 'gid text, role text, peer text, state text, age interval, attempts integer, last_error text,'
+	' next_try timestamp with time zone', 'columns of in_doubt');
+SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text, region text, epoch bigint', 'columns of fix_result');
+SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.rides_west'::regclass), 'own rides are a table');
+SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
+SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('departures'), ('handoff_log'), ('decisions')$$, 'tables whose rows pg_dump keeps');
+
+-- Settings: default, range, unit, who may set them.  Two more are in test builds only.
+SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
+		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval')$$,
+	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
+		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
+		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
+		('fleet.max_speed', '60', '0', '10000', NULL, 'user', 'real'),
+		('fleet.lock_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
+		('fleet.prepare_timeout', '5000', '10', '600000', 'ms', 'user', 'integer'),
+		('fleet.commit_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
+		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer')$$, 'settings');
+SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
+	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
+		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
+		('fleet.allow_async')$$, 'no other settings');
+SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
+SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
+	'each says what it is and when to change it');
+SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
+SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
+	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0')) AS v(name, value);
+
+-- Comments.
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,
+	'every function has a comment');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class AS c WHERE c.relnamespace = 'fleet'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+	AND NOT c.relispartition AND obj_description(c.oid, 'pg_class') IS NULL$$, 'every table and view has a comment');
+SELECT is_empty($$SELECT t.oid::regtype FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid WHERE t.typnamespace = 'fleet'::regnamespace
+	AND (t.typtype IN ('b', 'e') AND t.typcategory <> 'A' OR c.relkind = 'c') AND obj_description(t.oid, 'pg_type') IS NULL$$, 'every type has a comment');
+SELECT is_empty($$SELECT o.oid::regoperator FROM pg_operator AS o WHERE o.oprnamespace = 'fleet'::regnamespace AND obj_description(o.oid, 'pg_operator') IS NULL$$,
+	'every operator has a comment');
+
+-- Rights.
+SELECT ok(rolcanlogin AND NOT rolsuper AND NOT rolcreatedb AND NOT rolcreaterole AND NOT rolinherit AND NOT rolreplication AND NOT rolbypassrls,
+	'role fleet_node can log in, and nothing else') FROM pg_roles WHERE rolname = 'fleet_node';
+SELECT is_empty($$SELECT roleid::regrole, member::regrole FROM pg_auth_members WHERE 'fleet_node'::regrole IN (roleid, member)$$,
+	'fleet_node is member of nothing and has no members');
+SELECT is_empty($$SELECT c.oid::regclass, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
+	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'PUBLIC has no right on any table, view or sequence');
+SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
+	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
+SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
+	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
+	$$VALUES ('rides_west', 'SELECT'), ('vehicles_west', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles');
+SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
+	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
+	$$VALUES ('rides_west', 'updated_at', 'UPDATE'), ('vehicles_west', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
+SELECT ok(has_schema_privilege('fleet_node', 'fleet', 'USAGE') AND NOT has_schema_privilege('fleet_node', 'fleet', 'CREATE'), 'schema fleet is used, not filled');
+SELECT is_empty($$SELECT a.privilege_type FROM pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname = 'fleet' AND a.grantee = 0 AND a.privilege_type <> 'USAGE'$$,
+	'by anybody');
+SELECT is_empty($$SELECT srvname FROM pg_foreign_server AS s, aclexplode(s.srvacl) AS a WHERE srvname LIKE 'fleet\_%'$$, 'nobody may use the foreign servers for tables of his own');
+SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'fleet'), false, 'the extension stays in its schema');
+
+SELECT * FROM finish();
+ROLLBACK;
