@@ -150,9 +150,12 @@ double
 fleet_region_distance(const FleetRegion *region, double lon, double lat, double limit_m)
 {
 	const FleetRegionMap *map = fleet_region_map();
+	const FleetRegion *same = fleet_region_find(map, region->name);
 
+	if (same == NULL)
+		return INFINITY;		/* it has just left the map */
 	return fleet_geo_geofence_distance(current_geofence(map),
-									   (int) (region - map->regions), lon, lat, limit_m);
+									   (int) (same - map->regions), lon, lat, limit_m);
 }
 
 /* fleet.region_of(lon, lat) -> text */

@@ -64,12 +64,12 @@ typedef struct Vehicle
 	bool		has_place;
 	double		lon;
 	double		lat;
-	bool		was_outside;
+	const FleetRegion *outside; /* seen there without having crossed, or NULL */
 	TimestampTz outside_since;
 } Vehicle;
 
 static FleetPlan vehicle_plan = {
-	"SELECT epoch, fix_at, fleet.lon(location), fleet.lat(location), outside_since"
+	"SELECT epoch, fix_at, fleet.lon(location), fleet.lat(location), outside_region, outside_since"
 	" FROM fleet.vehicles WHERE region = '%s' AND vehicle_id = $1 FOR NO KEY UPDATE",
 	1, {TEXTOID}
 };
@@ -168,12 +168,13 @@ seconds_between(TimestampTz from, TimestampTz to)
 
 /* Lock and read the vehicle's row; an error that says where it is if not here. */
 static void
-lock_vehicle(const FleetRegion *own, Vehicle *vehicle)
+lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 {
+	const FleetRegion *own = map->own;
 	Datum		key = CStringGetTextDatum(vehicle->id);
 	bool		no_fix;
 	bool		no_place;
-	bool		inside;
+	char	   *outside;
 	bool		isnull;
 	HeapTuple	row;
 	TupleDesc	desc;
@@ -196,8 +197,34 @@ lock_vehicle(const FleetRegion *own, Vehicle *vehicle)
 		vehicle->lon = DatumGetFloat8(SPI_getbinval(row, desc, 3, &isnull));
 		vehicle->lat = DatumGetFloat8(SPI_getbinval(row, desc, 4, &isnull));
 	}
-	vehicle->outside_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &inside));
-	vehicle->was_outside = !inside;
+	outside = SPI_getvalue(row, desc, 5);
+	vehicle->outside = outside ? fleet_region_find(map, outside) : NULL;
+	if (vehicle->outside != NULL)
+		vehicle->outside_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 6, &isnull));
+}
+
+/*
+ * What is to be remembered of having been seen outside: in which region, and
+ * since when.  A fix in no region says nothing new; one in yet another region
+ * begins anew.
+ */
+static void
+remember_outside(Vehicle *vehicle, const FleetRegion *own, const FleetRegion *at_region,
+				 TimestampTz at)
+{
+	if (at_region == NULL || at_region == vehicle->outside)
+		return;
+	vehicle->outside = at_region == own ? NULL : at_region;
+	vehicle->outside_since = at;
+}
+
+/* The fix's region, in the same copy of the map as the vehicle's. */
+static const FleetRegion *
+region_of_fix(const FleetRegionMap *map, double lon, double lat)
+{
+	const FleetRegion *region = fleet_region_at(lon, lat);
+
+	return region ? fleet_region_find(map, region->name) : NULL;
 }
 
 static FleetCrossing
@@ -214,8 +241,8 @@ decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehi
 	fix.lon = lon;
 	fix.lat = lat;
 	fix.is_outside = at_region != NULL && at_region != own;
-	fix.was_outside = vehicle->was_outside;
-	if (vehicle->was_outside)
+	fix.was_outside = vehicle->outside != NULL && vehicle->outside == at_region;
+	if (fix.was_outside)
 		fix.outside_s = seconds_between(vehicle->outside_since, at);
 	if (fix.is_outside && crossing_distance > 0)
 		fix.past_m = fleet_region_distance(own, lon, lat, crossing_distance);
@@ -224,8 +251,7 @@ decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehi
 
 /* Write the fix into the vehicle's row and its open ride's. */
 static void
-store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle,
-		  const FleetRegion *outside)
+store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
 {
 	Datum		values[12];
 	char		nulls[13] = "            ";
@@ -243,12 +269,11 @@ store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicl
 			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
 		nulls[ARG_STATUS] = ' ';
 	}
-	nulls[10] = nulls[11] = outside == NULL ? 'n' : ' ';
-	if (outside != NULL)
+	nulls[10] = nulls[11] = vehicle->outside == NULL ? 'n' : ' ';
+	if (vehicle->outside != NULL)
 	{
-		values[10] = CStringGetTextDatum(outside->name);
-		values[11] = vehicle->was_outside ?
-			TimestampTzGetDatum(vehicle->outside_since) : PG_GETARG_DATUM(ARG_AT);
+		values[10] = CStringGetTextDatum(vehicle->outside->name);
+		values[11] = TimestampTzGetDatum(vehicle->outside_since);
 	}
 	fleet_base_plan_execute(&update_plan, own->name, values, nulls);
 	fleet_base_plan_execute(&ride_plan, own->name, values, NULL);
@@ -282,7 +307,8 @@ hand_off(FunctionCallInfo fcinfo, const FleetRegion *target)
 Datum
 fleet_track_report_fix(PG_FUNCTION_ARGS)
 {
-	const FleetRegion *own = fleet_region_map_member()->own;
+	const FleetRegionMap *map = fleet_region_map_member();
+	const FleetRegion *own = map->own;
 	const FleetRegion *at_region;
 	Vehicle		vehicle = {0};
 	FleetCrossing crossing;
@@ -297,17 +323,19 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
 
 	SPI_connect();
-	lock_vehicle(own, &vehicle);
+	lock_vehicle(map, &vehicle);
 	if (vehicle.has_fix && at <= vehicle.fix_at)
 	{
 		SPI_finish();
 		return make_result(fcinfo, "stale", own->name, vehicle.epoch);
 	}
-	at_region = fleet_region_at(lon, lat);
+	at_region = region_of_fix(map, lon, lat);
 	crossing = decide(own, at_region, &vehicle, lon, lat, at);
 	if (crossing != FLEET_CROSSING_IMPLAUSIBLE)
-		store_fix(fcinfo, own, &vehicle,
-				  crossing == FLEET_CROSSING_OUTSIDE ? at_region : NULL);
+	{
+		remember_outside(&vehicle, own, at_region, at);
+		store_fix(fcinfo, own, &vehicle);
+	}
 	SPI_finish();
 
 	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
