@@ -630,8 +630,12 @@ LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	place text := fleet.whereabouts(kind, key);
+	place text;
 BEGIN
+	-- Where it went is for those who may see it here.
+	IF has_table_privilege(session_user, 'fleet.' || kind || 's', 'SELECT') THEN
+		place := fleet.whereabouts(kind, key);
+	END IF;
 	IF place IS NULL OR place IN ('deleted', 'live') THEN
 		RAISE EXCEPTION '% "%" does not exist here', kind, key
 			USING ERRCODE = CASE kind WHEN 'ride' THEN 'RF001' ELSE 'RF010' END,
@@ -866,6 +870,30 @@ COMMENT ON FUNCTION fleet.branch_applied(text) IS 'whether this node''s branch o
 REVOKE EXECUTE ON FUNCTION fleet.branch_applied(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.branch_applied(text) TO fleet_node;
 
+CREATE FUNCTION fleet.branch_evidence(dtxid text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	coordinator text := 'fleet:' || split_part(dtxid, ':', 2);
+BEGIN
+	PERFORM pg_terminate_backend(a.pid, 500) FROM pg_stat_activity AS a
+		WHERE a.datname = current_database() AND a.usename = 'fleet_node'
+			AND a.application_name = coordinator AND a.pid <> pg_backend_pid();
+	PERFORM pg_stat_clear_snapshot();
+	IF EXISTS (SELECT FROM pg_stat_activity AS a
+			WHERE a.datname = current_database() AND a.usename = 'fleet_node'
+				AND a.application_name = coordinator AND a.pid <> pg_backend_pid()) THEN
+		RETURN NULL;
+	END IF;
+	RETURN fleet.branch_applied(dtxid);
+END
+$$;
+COMMENT ON FUNCTION fleet.branch_evidence(text) IS
+	'as fleet.branch_applied, after ending the coordinator''s sessions here, one of which may be committing it; null while one remains';
+REVOKE EXECUTE ON FUNCTION fleet.branch_evidence(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.branch_evidence(text) TO fleet_node;
+
 CREATE FUNCTION fleet.settle(dtxids text[], hlcs bigint[], latencies_ms float8[]) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -952,12 +980,12 @@ REVOKE EXECUTE ON FUNCTION fleet.resolve(text, text) FROM PUBLIC;
 -- region: changing the map
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION fleet.request_map(region text, map jsonb) RETURNS void
+CREATE FUNCTION fleet.request_map(region text, map jsonb) RETURNS text
 	AS 'MODULE_PATHNAME', 'fleet_commit_request_map'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.request_map(text, jsonb) IS
-	'internal: has the node of a region apply a map, as a branch of this transaction';
+	'internal: has the node of a region apply a map, as a branch of this transaction, whose name it returns';
 REVOKE EXECUTE ON FUNCTION fleet.request_map(text, jsonb) FROM PUBLIC;
 
 CREATE FUNCTION fleet.create_server(region text, server text[], mapping text[]) RETURNS void
@@ -967,10 +995,16 @@ AS $$
 DECLARE
 	name text := 'fleet_' || region;
 BEGIN
+	-- One that was left, see fleet.drop_region.
+	IF EXISTS (SELECT FROM pg_foreign_server AS s WHERE s.srvname = name
+			AND obj_description(s.oid, 'pg_foreign_server') = 'node of a region of fleet') THEN
+		EXECUTE format('DROP SERVER %I CASCADE', name);
+	END IF;
 	EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (%s)', name,
 		(SELECT string_agg(format('%I %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(server) AS o));
 	EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (%s)', name,
 		(SELECT string_agg(format('%I %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(mapping) AS o));
+	EXECUTE format('COMMENT ON SERVER %I IS %L', name, 'node of a region of fleet');
 END
 $$;
 COMMENT ON FUNCTION fleet.create_server(text, text[], text[]) IS 'internal: the foreign server of a region, with its user mapping';
@@ -1056,11 +1090,37 @@ BEGIN
 	ELSE
 		EXECUTE format('DROP FOREIGN TABLE fleet.%I, fleet.%I', 'rides_' || region, 'vehicles_' || region);
 	END IF;
-	EXECUTE format('DROP SERVER %I CASCADE', 'fleet_' || region);
+	-- As long as its node has not confirmed, the resolver needs to reach it.
+	IF NOT EXISTS (SELECT FROM fleet.decisions AS d WHERE d.region = drop_region.region) THEN
+		EXECUTE format('DROP SERVER %I CASCADE', 'fleet_' || region);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.drop_region(text) IS 'internal: takes a region off this node''s map; refused while it owns anything';
 REVOKE EXECUTE ON FUNCTION fleet.drop_region(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drop_leftover_servers() RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+	name name;
+BEGIN
+	FOR name IN SELECT s.srvname FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+		WHERE w.fdwname = 'postgres_fdw'
+			AND obj_description(s.oid, 'pg_foreign_server') = 'node of a region of fleet'
+			AND NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE 'fleet_' || m.name = s.srvname)
+			AND NOT EXISTS (SELECT FROM fleet.decisions AS d WHERE 'fleet_' || d.region = s.srvname)
+			AND NOT EXISTS (SELECT FROM pg_foreign_table AS t WHERE t.ftserver = s.oid)
+	LOOP
+		EXECUTE format('DROP SERVER %I CASCADE', name);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_leftover_servers() IS
+	'internal: drops the servers of regions that have left the map, once their nodes have confirmed';
+REVOKE EXECUTE ON FUNCTION fleet.drop_leftover_servers() FROM PUBLIC;
 
 CREATE FUNCTION fleet.map_payload(region text) RETURNS jsonb
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
@@ -1145,6 +1205,10 @@ AS $$
 DECLARE
 	request jsonb;
 BEGIN
+	PERFORM pg_advisory_xact_lock(hashtextextended(dtxid, 0));	-- one at a time
+	IF fleet.branch_applied(dtxid) THEN
+		RETURN;
+	END IF;
 	FOR request IN SELECT * FROM jsonb_array_elements(requests) LOOP
 		CASE request->>'kind'
 			WHEN 'arrive' THEN PERFORM fleet.arrive(dtxid, request->'payload', 0, true);
@@ -1169,17 +1233,18 @@ DECLARE
 	own_node text := fleet.node_name();
 	map jsonb := jsonb_build_object('id', COALESCE((SELECT m.id FROM fleet.map AS m), gen_random_uuid()),
 		'version', new_version, 'change', change);
+	dtxid text;
 	peer text;
 BEGIN
 	-- The peers first: a region that leaves is not on the map afterwards.
 	FOREACH peer IN ARRAY peers LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = peer AND m.node = own_node)
 			OR regions @> jsonb_build_array(jsonb_build_object('name', peer, 'node', own_node));
-		PERFORM fleet.request_map(peer, map || jsonb_build_object('regions',
+		dtxid := fleet.request_map(peer, map || jsonb_build_object('regions',
 			CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
 	END LOOP;
 	-- This node, too, is off the map without a region of its own.
-	PERFORM fleet.apply_map(NULL, map || jsonb_build_object('regions',
+	PERFORM fleet.apply_map(dtxid, map || jsonb_build_object('regions',
 		CASE WHEN regions @> jsonb_build_array(jsonb_build_object('node', own_node)) THEN regions ELSE '[]' END), false);
 	RETURN new_version;
 END
@@ -1406,9 +1471,11 @@ BEGIN
 			'unlogged', (SELECT jsonb_agg(jsonb_build_array(kind, key)) FROM (
 				SELECT kind, key, epoch FROM live WHERE epoch > 1
 				UNION ALL SELECT kind, key, epoch FROM fleet.departures WHERE target IS NOT NULL) AS moved
-				WHERE NOT EXISTS (SELECT FROM fleet.handoff_log AS h WHERE h.epoch = moved.epoch
-					AND CASE WHEN moved.kind = 'ride' THEN h.ride_id = moved.key
-						ELSE h.ride_id IS NULL AND h.vehicle_id = moved.key END)))
+				WHERE (kind, key, epoch) NOT IN (
+					SELECT 'ride', h.ride_id, h.epoch FROM fleet.handoff_log AS h WHERE h.ride_id IS NOT NULL
+					UNION ALL
+					SELECT 'vehicle', h.vehicle_id, h.epoch FROM fleet.handoff_log AS h
+						WHERE h.ride_id IS NULL AND h.vehicle_id IS NOT NULL)))
 		$sql$, 'rides_' || own, 'vehicles_' || own) INTO result;
 	RETURN result;
 END

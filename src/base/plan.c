@@ -116,6 +116,13 @@ fleet_base_plan_execute_as_of_now(FleetPlan *plan, Datum *values)
 	return n;
 }
 
+/* A SELECT without parameters in the active snapshot. */
+int
+fleet_base_plan_execute_read(FleetPlan *plan)
+{
+	return execute(plan, NULL, NULL, NULL, true);
+}
+
 /* A bigint (or hlc) of the last result; 0 and *isnull where it is null. */
 int64
 fleet_base_plan_int64(int row, int column, bool *isnull)

@@ -133,7 +133,10 @@ fleet_commit_join(const char *region)
 	branch->next = fleet_commit_dtx->branches;
 	fleet_commit_dtx->branches = branch;
 	conn->in_transaction = true;
-	fleet_commit_branch_send(branch, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
+
+	/* Part of the first request: without a transaction it must not run. */
+	if (!fleet_remote_queue(conn, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"))
+		raise_lost(branch, "BEGIN");
 	return branch;
 }
 

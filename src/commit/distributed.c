@@ -171,6 +171,11 @@ pre_commit(void)
 	send_prepares();
 	wait_for_prepares();
 	FLEET_FAULT("after-prepare");
+
+	/* The decision must reach the synchronous standby, whatever the caller set. */
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 	ForceSyncCommit();
 }
 

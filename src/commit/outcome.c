@@ -9,7 +9,8 @@
  *	1. Does it still run here?  -> "running": ask again later.
  *	2. With a snapshot taken after 1: is there a decision record?  -> "commit".
  *	3. No record, and the name carries my present incarnation -> "abort": it is
- *	   over, and it left no decision.
+ *	   over, and it left no decision, or all participants have confirmed it.
+ *	   (One that has gone back in time since does not rely on this, pull.c.)
  *	4. No record, but another incarnation -> "unknown": I was promoted or
  *	   restored since, and may have lost the record.
  *

@@ -17,9 +17,16 @@
  *				has anything of it, and rolling back leaves all of them as
  *				they are.  While one does not answer, wait.
  *
- * Two nodes that decide by evidence at the same time cannot differ: a branch
- * becomes applied only by a decision to commit, so either both see one or
- * neither does.
+ * "Abort" from a coordinator that finished the transaction long ago and has
+ * removed its record is wrong for a node that went back in time to when the
+ * branch was prepared.  So for a branch that is older than this node's own
+ * incarnation, "abort" counts as "unknown".
+ *
+ * Before a node says that it has not applied its branch, it ends the sessions
+ * of that coordinator (fleet.branch_evidence): a COMMIT PREPARED of the old
+ * coordinator may be waiting there for a synchronous standby, or not be read
+ * yet.  After that, a branch becomes applied only by a decision to commit, so
+ * two nodes that decide by evidence cannot differ.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -49,7 +56,7 @@
 PG_FUNCTION_INFO_V1(fleet_commit_finish);
 
 static FleetPlan prepared_plan = {
-	"SELECT p.gid, m.name FROM pg_catalog.pg_prepared_xacts AS p"
+	"SELECT p.gid, m.name, p.prepared < (SELECT incarnation_since FROM fleet.node) FROM pg_catalog.pg_prepared_xacts AS p"
 	" LEFT JOIN fleet.map_regions AS m ON m.node = pg_catalog.split_part(p.gid, ':', 2)"
 	" LEFT JOIN fleet.resolution AS r ON r.gid = p.gid"
 	" WHERE p.database = pg_catalog.current_database() AND p.gid LIKE 'fleet:%'"
@@ -88,6 +95,7 @@ read_prepared(MemoryContext context)
 		doubt->gid = pstrdup(gid);
 		doubt->dtxid = pnstrdup(gid, strrchr(gid, ':') - gid);
 		doubt->region = pstrdup(region);
+		doubt->older = strcmp(fleet_base_plan_text(i, 3), "t") == 0;
 		doubts = lappend(doubts, doubt);
 		MemoryContextSwitchTo(old);
 	}
@@ -139,9 +147,10 @@ ask_applied(const char *region, const char *dtxid)
 	char		answer = 0;
 
 	if (conn != NULL &&
-		fleet_remote_send(conn, "SELECT fleet.branch_applied($1)", 1, &dtxid) &&
+		fleet_remote_send(conn, "SELECT fleet.branch_evidence($1)", 1, &dtxid) &&
 		fleet_remote_receive(conn, fleet_remote_deadline(FLEET_RESOLVER_ANSWER_MS),
-							 &reply) == FLEET_REPLY_OK)
+							 &reply) == FLEET_REPLY_OK &&
+		!PQgetisnull(reply.result, 0, 0))
 		answer = PQgetvalue(reply.result, 0, 0)[0];
 	fleet_remote_clear(&reply);
 	return answer;
@@ -171,7 +180,8 @@ outcome_by_evidence(const char *dtxid)
 static void
 act_on(FleetDoubt *doubt, const char *outcome, MemoryContext context)
 {
-	if (strcmp(outcome, "unknown") == 0)
+	if (strcmp(outcome, "unknown") == 0 ||
+		(doubt->older && strcmp(outcome, "abort") == 0))
 	{
 		fleet_commit_begin_step();
 		outcome = outcome_by_evidence(doubt->dtxid);

@@ -60,10 +60,10 @@ typedef struct Settling
 } Settling;
 
 static FleetPlan records_plan = {
-	"SELECT DISTINCT d.dtxid, d.branch, d.region FROM fleet.decisions AS d"
+	"SELECT DISTINCT d.dtxid, d.branch, d.region, COALESCE(r.next_try > now(), false)"
+	" FROM fleet.decisions AS d"
 	" LEFT JOIN fleet.resolution AS r ON r.gid = d.dtxid || ':' || d.branch"
-	" WHERE (r.next_try IS NULL OR r.next_try <= now())"
-	" AND d.decided_at < now() - interval '200 milliseconds' ORDER BY d.region, d.dtxid"
+	" WHERE d.decided_at < now() - interval '200 milliseconds' ORDER BY d.region, d.dtxid"
 };
 static FleetPlan request_plan = {
 	"SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('kind', kind, 'payload',"
@@ -124,6 +124,7 @@ read_records(MemoryContext context)
 		doubt->gid = psprintf("%s:%s", dtxid, fleet_base_plan_text(i, 2));
 		doubt->region = pstrdup(fleet_base_plan_text(i, 3));
 		doubt->nonce = gid.nonce;
+		doubt->waits = strcmp(fleet_base_plan_text(i, 4), "t") == 0;
 		doubts = lappend(doubts, doubt);
 		MemoryContextSwitchTo(old);
 	}
@@ -296,18 +297,19 @@ redo(FleetConn *conn, FleetDoubt *doubt)
 	return error;
 }
 
-static bool
+/* Has it applied its branch?  't', 'f', or 0 for no answer. */
+static char
 branch_is_applied(FleetConn *conn, FleetDoubt *doubt)
 {
 	FleetReply	reply;
-	bool		applied;
+	char		applied = 0;
 
 	if (FLEET_FAULT_ON("push-trusts-missing"))
-		return true;
-	applied = ask(conn, "SELECT fleet.branch_applied($1)", 1,
-				  (const char *const *) &doubt->dtxid, &reply) &&
-		reply.status == FLEET_REPLY_OK &&
-		strcmp(PQgetvalue(reply.result, 0, 0), "t") == 0;
+		return 't';
+	if (ask(conn, "SELECT fleet.branch_applied($1)", 1,
+			(const char *const *) &doubt->dtxid, &reply) &&
+		reply.status == FLEET_REPLY_OK)
+		applied = PQgetvalue(reply.result, 0, 0)[0];
 	fleet_remote_clear(&reply);
 	return applied;
 }
@@ -333,17 +335,18 @@ push_branch(FleetConn *conn, FleetDoubt *doubt)
 {
 	FleetReply	reply;
 	char	   *error = NULL;
-	bool		missing;
+	char		applied;
 
 	if (!ask(conn, psprintf("COMMIT PREPARED '%s'", doubt->gid), 0, NULL, &reply))
 		error = fleet_remote_error_text(conn, &reply);
 	else if (reply.status == FLEET_REPLY_ERROR)
 	{
-		missing = fleet_remote_is_sqlstate(&reply, "42704");
 		error = fleet_remote_error_text(conn, &reply);
-		if (missing && branch_is_applied(conn, doubt))
+		applied = fleet_remote_is_sqlstate(&reply, "42704") ?
+			branch_is_applied(conn, doubt) : 0;
+		if (applied == 't')
 			error = NULL;
-		else if (missing && !conn->broken)
+		else if (applied == 'f')
 			error = redo(conn, doubt);
 	}
 	fleet_remote_clear(&reply);
@@ -366,6 +369,8 @@ push_to_peer(List *doubts)
 	{
 		FleetDoubt *doubt = lfirst(cell);
 
+		if (doubt->waits)
+			continue;			/* and so its transaction is not settled either */
 		if (conn != NULL && !conn->broken)
 			push_branch(conn, doubt);
 		else

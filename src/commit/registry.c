@@ -87,7 +87,8 @@ fleet_commit_registry_is_running(uint64 nonce)
 {
 	bool		running = false;
 
-	for (int i = 0; i < registry->nslot && !running; i++)
+	/* 0 is what idle slots hold; no transaction has it. */
+	for (int i = 0; i < registry->nslot && !running && nonce != 0; i++)
 		running = pg_atomic_read_u64(&registry->running[i]) == nonce;
 	pg_memory_barrier();
 	return running;

@@ -38,7 +38,7 @@ fleet_commit_request_map(PG_FUNCTION_ARGS)
 	branch = fleet_commit_join(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	(void) fleet_commit_ask(branch, "SELECT fleet.apply_map($1, $2::jsonb, false)", 2, params);
 	fleet_commit_record(branch, "map", NULL);
-	PG_RETURN_VOID();
+	PG_RETURN_TEXT_P(cstring_to_text(params[0]));
 }
 
 Datum

@@ -83,6 +83,9 @@ static FleetPlan forget_plan = {
 	" NOT EXISTS (SELECT FROM fleet.decisions AS d WHERE d.dtxid || ':' || d.branch = r.gid)"
 	" AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p WHERE p.gid = r.gid)"
 };
+static FleetPlan leftover_plan = {
+	"SELECT fleet.drop_leftover_servers()"
+};
 static FleetPlan node_plan = {
 	"SELECT 1 FROM fleet.node"
 };
@@ -269,6 +272,7 @@ forget_resolved(MemoryContext context)
 	fleet_commit_begin_step();
 	SPI_connect();
 	fleet_base_plan_execute(&forget_plan, NULL, NULL, NULL);
+	fleet_base_plan_execute(&leftover_plan, NULL, NULL, NULL);
 	SPI_finish();
 	fleet_commit_end_step();
 }
@@ -301,6 +305,7 @@ fleet_commit_resolver_main(Datum main_arg)
 	if (!fleet_base_worker_start(main_arg))
 		return;
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("application_name", "fleet resolver", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("fleet.connect_timeout", "500", PGC_USERSET, PGC_S_SESSION);
 	context = AllocSetContextCreate(TopMemoryContext, "fleet resolver round",

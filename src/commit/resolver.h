@@ -29,6 +29,8 @@ typedef struct FleetDoubt
 	char	   *dtxid;
 	char	   *region;			/* of the peer */
 	uint64		nonce;
+	bool		older;			/* pull: prepared before this node's incarnation */
+	bool		waits;			/* push: it failed a moment ago, leave it for now */
 	bool		confirmed;		/* push: the participant has committed */
 	uint64		hlc;			/* push: stamp of the confirmation */
 } FleetDoubt;

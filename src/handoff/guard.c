@@ -233,8 +233,15 @@ after_insert(const Row *row)
 	int64		epoch;
 	char	   *target = NULL;
 
-	if (has_past(row, &epoch, &target) && target != NULL)
+	if (!has_past(row, &epoch, &target))
+		return;
+	if (target != NULL)
 		raise_departed(row, target);
+	if (epoch >= DatumGetInt64(get(row, row->tuple, "epoch", NULL)))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("%s \"%s\" was deleted meanwhile", row->kind, row->key),
+				 errhint("Try again.")));
 }
 
 /* ---------- rides ---------- */

@@ -331,15 +331,25 @@ arrive(Handoff *h, const char *rows, const char *dtxid)
 	}
 }
 
+static int
+compare_items(const void *a, const void *b)
+{
+	return strcmp(((const HandoffItem *) a)->id, ((const HandoffItem *) b)->id);
+}
+
 /* Take over what a source said about rows that it has not. */
 static void
 follow(Handoff *h, Datum *elems, bool *nulls, int n)
 {
 	for (int i = 1; i + 1 < n; i += 2)
-		for (int j = 0; j < h->nitem; j++)
-			if (strcmp(h->items[j].id, TextDatumGetCString(elems[i])) == 0)
-				h->items[j].region = nulls[i + 1] ? NULL :
-					TextDatumGetCString(elems[i + 1]);
+	{
+		HandoffItem key = {.id = TextDatumGetCString(elems[i])};
+		HandoffItem *item = bsearch(&key, h->items, h->nitem, sizeof(HandoffItem),
+									compare_items);
+
+		if (item != NULL)
+			item->region = nulls[i + 1] ? NULL : TextDatumGetCString(elems[i + 1]);
+	}
 }
 
 /* Hand off all items that are thought to be in one region. */
@@ -399,12 +409,6 @@ first_to_go(Handoff *h)
 	return NULL;
 }
 
-static int
-compare_items(const void *a, const void *b)
-{
-	return strcmp(((const HandoffItem *) a)->id, ((const HandoffItem *) b)->id);
-}
-
 /* The ids as items, sorted, each once. */
 static void
 read_items(Handoff *h, ArrayType *ids)
@@ -433,9 +437,8 @@ read_items(Handoff *h, ArrayType *ids)
 }
 
 /*
- * Hand off rides (or vehicles) to a region: all or none.  Returns the greatest
- * new epoch where an epoch was asked about or one id was given, and the number
- * of ids that move otherwise; see the callers.
+ * Hand off rides (or vehicles) to a region: all or none.  How many moved, and
+ * the greatest new epoch, are in *h.
  */
 static void
 run(Handoff *h, ArrayType *ids, const char *target)
@@ -525,6 +528,7 @@ fleet_handoff_depart_sql(PG_FUNCTION_ARGS)
 	const FleetRegionMap *map = fleet_region_map_member();
 	FleetLeaving leaving;
 
+	RequireTransactionBlock(true, "fleet.depart");
 	leaving.dtxid = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	leaving.vehicles = PG_GETARG_BOOL(1);
 	leaving.ids = PointerGetDatum(PG_GETARG_ARRAYTYPE_P(2));
@@ -544,7 +548,10 @@ fleet_handoff_arrive_sql(PG_FUNCTION_ARGS)
 	bool		redo = PG_GETARG_BOOL(3);
 
 	if (!redo)
+	{
+		RequireTransactionBlock(true, "fleet.arrive");
 		fleet_handoff_check_map(map, PG_GETARG_INT64(2));
+	}
 	PG_RETURN_INT32(fleet_handoff_arrive(map, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 										 PG_GETARG_DATUM(1), redo));
 }

@@ -13,7 +13,7 @@
  * two handoffs on one node never wait for each other in a circle.
  *
  * The rows that travel are a JSON array of objects
- * {kind, key, vehicle, epoch, hlc, source, target, image}; epoch, hlc, region
+ * {kind, key, epoch, hlc, source, target, image}; epoch, hlc, region
  * and image are those of the row as it will be on the target.
  *
  * Copyright (c) 2026, the fleet authors
@@ -38,6 +38,13 @@
 #include "handoff/move.h"
 #include "handoff/state.h"
 
+/* Ids, sorted. */
+typedef struct IdSet
+{
+	int			n;
+	char	  **ids;
+} IdSet;
+
 static int	moving = 0;
 
 /* Vehicles to lock: those named, and those of the named rides. */
@@ -61,10 +68,15 @@ static FleetPlan vehicle_is_here_plan = {
 	"SELECT 1 FROM fleet.vehicles_%s WHERE vehicle_id = $1", 1, {TEXTOID}
 };
 
-static FleetPlan whereabouts_plan = {
-	"SELECT k.key, d.target FROM unnest($2) AS k(key) LEFT JOIN fleet.departures AS d"
-	" ON d.kind = $1 AND d.key = k.key ORDER BY k.key",
-	2, {TEXTOID, TEXTARRAYOID}
+/* Of the named, those that are not here, and where their departure points. */
+#define WHEREABOUTS(table, key, kind) \
+	"SELECT k.key, d.target FROM unnest($1) AS k(key) LEFT JOIN fleet.departures AS d" \
+	" ON d.kind = '" kind "' AND d.key = k.key WHERE NOT EXISTS" \
+	" (SELECT FROM fleet." table "_%s AS t WHERE t." key " = k.key)"
+
+static FleetPlan whereabouts_plans[2] = {
+	{WHEREABOUTS("rides", "ride_id", "ride"), 1, {TEXTARRAYOID}},
+	{WHEREABOUTS("vehicles", "vehicle_id", "vehicle"), 1, {TEXTARRAYOID}}
 };
 
 #define DEPART(table, key, kind, vehicle, also) \
@@ -152,7 +164,9 @@ static FleetPlan log_arrivals_plan = {
 
 static FleetPlan newest_plan = {
 	"SELECT max((a->>'hlc')::bigint), count(*) FILTER (WHERE a->>'kind' = 'ride'),"
-	" count(*) FILTER (WHERE a->>'kind' = 'vehicle')"
+	" count(*) FILTER (WHERE a->>'kind' = 'vehicle'),"
+	" min(a->>'key') FILTER (WHERE EXISTS (SELECT FROM fleet.departures AS d"
+	"  WHERE d.kind = a->>'kind' AND d.key = a->>'key' AND d.epoch >= (a->>'epoch')::bigint))"
 	" FROM pg_catalog.jsonb_array_elements($1) AS a",
 	1, {JSONBOID}
 };
@@ -208,19 +222,32 @@ locked_ids(int n, uint64 *newest)
 	return PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* Is this id among those that were asked for? */
-static bool
-is_named(Datum ids, const char *id)
+static int
+compare_strings(const void *a, const void *b)
 {
-	Datum	   *elems;
-	int			n;
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
 
-	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT,
-					  &elems, NULL, &n);
-	for (int i = 0; i < n; i++)
-		if (strcmp(TextDatumGetCString(elems[i]), id) == 0)
-			return true;
-	return false;
+/* The ids of a text[] as sorted C strings. */
+static IdSet
+sorted_ids(Datum array)
+{
+	IdSet		set;
+	Datum	   *elems;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elems, NULL, &set.n);
+	set.ids = palloc(sizeof(char *) * Max(set.n, 1));
+	for (int i = 0; i < set.n; i++)
+		set.ids[i] = TextDatumGetCString(elems[i]);
+	qsort(set.ids, set.n, sizeof(char *), compare_strings);
+	return set;
+}
+
+static bool
+has_id(const IdSet *set, const char *id)
+{
+	return bsearch(&id, set->ids, set->n, sizeof(char *), compare_strings) != NULL;
 }
 
 static void
@@ -242,11 +269,12 @@ check_epoch(const FleetLeaving *leaving, const char *id, int64 epoch)
  * that one now would be against the order of locks.
  */
 static void
-check_vehicle(const FleetRegion *own, const char *ride, const char *vehicle, Datum vehicles)
+check_vehicle(const FleetRegion *own, const char *ride, const char *vehicle,
+			  const IdSet *vehicles)
 {
 	Datum		value;
 
-	if (vehicle == NULL || is_named(vehicles, vehicle))
+	if (vehicle == NULL || has_id(vehicles, vehicle))
 		return;
 	value = CStringGetTextDatum(vehicle);
 	if (fleet_base_plan_execute(&vehicle_is_here_plan, own->name, &value, NULL) > 0)
@@ -261,6 +289,8 @@ static int
 check_rides(const FleetRegion *own, const FleetLeaving *leaving, int n, Datum vehicles)
 {
 	SPITupleTable *rides = SPI_tuptable;
+	IdSet		asked_for = sorted_ids(leaving->ids);
+	IdSet		locked = sorted_ids(vehicles);
 	int			named = 0;
 
 	for (int i = 0; i < n; i++)
@@ -270,7 +300,7 @@ check_rides(const FleetRegion *own, const FleetLeaving *leaving, int n, Datum ve
 		char	   *vehicle = fleet_base_plan_text(i, 5);
 		int64		epoch = fleet_base_plan_int64(i, 2, NULL);
 
-		if (leaving->vehicles || !is_named(leaving->ids, id))
+		if (leaving->vehicles || !has_id(&asked_for, id))
 			continue;
 		named++;
 		check_epoch(leaving, id, epoch);
@@ -280,7 +310,7 @@ check_rides(const FleetRegion *own, const FleetLeaving *leaving, int n, Datum ve
 					 errmsg("ride \"%s\" is closed", id),
 					 errdetail("Its status is %s.", status),
 					 errhint("A closed ride stays in the region where it ended.")));
-		check_vehicle(own, id, vehicle, vehicles);
+		check_vehicle(own, id, vehicle, &locked);
 		SPI_tuptable = rides;
 	}
 	return named;
@@ -358,18 +388,17 @@ lock_leaving_or_say(const FleetRegion *own, const FleetLeaving *leaving,
 
 /* {NULL, key, region, key, region, ...}: where they went; NULL = not known here. */
 static Datum
-say_whereabouts(const FleetLeaving *leaving)
+say_whereabouts(const FleetRegion *own, const FleetLeaving *leaving)
 {
-	Datum		values[2];
+	Datum		ids = leaving->ids;
 	Datum	   *elems;
 	bool	   *nulls;
 	int			dims;
 	int			lbound = 1;
 	int			n;
 
-	values[0] = CStringGetTextDatum(leaving->vehicles ? "vehicle" : "ride");
-	values[1] = leaving->ids;
-	n = fleet_base_plan_execute(&whereabouts_plan, NULL, values, NULL);
+	n = fleet_base_plan_execute(&whereabouts_plans[leaving->vehicles ? 1 : 0], own->name,
+								&ids, NULL);
 	dims = 1 + 2 * n;
 	elems = palloc0(sizeof(Datum) * dims);
 	nulls = palloc0(sizeof(bool) * dims);
@@ -458,12 +487,16 @@ fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving)
 	uint64		newest = 0;
 	int			found;
 
+	if (count_ids(leaving->ids) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no ride or vehicle was named")));
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	found = lock_leaving_or_say(own, leaving, &vehicles, &rides, &newest);
 	FLEET_FAULT("depart-locked");
 	if (found < count_ids(leaving->ids))
-		result = say_whereabouts(leaving);
+		result = say_whereabouts(own, leaving);
 	else
 	{
 		/* A row may carry a stamp that this clock has not seen (restart). */
@@ -541,6 +574,7 @@ fleet_handoff_arrive(const FleetRegionMap *map, const char *dtxid, Datum rows, b
 	FleetCaller caller;
 	int64		arriving;
 	bool		with_vehicles;
+	char	   *newer;
 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
@@ -548,6 +582,12 @@ fleet_handoff_arrive(const FleetRegionMap *map, const char *dtxid, Datum rows, b
 	(void) fleet_clock_receive((uint64) fleet_base_plan_int64(0, 1, NULL));
 	arriving = fleet_base_plan_int64(0, 2, NULL);
 	with_vehicles = fleet_base_plan_int64(0, 3, NULL) > 0;
+	newer = fleet_base_plan_text(0, 4);
+	if (newer != NULL && !redo)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("\"%s\" has been in region \"%s\" at a later epoch", newer, own->name),
+				 errdetail("An older copy of it must not come back.")));
 	if (!redo)
 		check_capacity(own, arriving);
 	moving++;

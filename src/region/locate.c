@@ -21,6 +21,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 #include "base/errcodes.h"
 #include "base/plan.h"
@@ -34,9 +35,8 @@ static FleetGeoGeofence *geofence = NULL;
 static const FleetRegionMap *geofence_map = NULL;	/* the map it was made of */
 static int64 geofence_version = -1;
 
-/* In the order of FleetRegionMap.regions. */
 static FleetPlan geofences_plan = {
-	"SELECT fleet.geofence_wkb(name) FROM fleet.map_regions ORDER BY name COLLATE \"C\""
+	"SELECT name, fleet.geofence_wkb(name) FROM fleet.map_regions ORDER BY name COLLATE \"C\""
 };
 
 void
@@ -52,21 +52,27 @@ fleet_region_init(void)
 static void
 add_geofences(FleetGeoBuilder *builder, const FleetRegionMap *map)
 {
-	int			n = fleet_base_plan_execute(&geofences_plan, NULL, NULL, NULL);
+	int			n;
 
-	for (int i = 0; i < n && i < map->nregion; i++)
+	PushActiveSnapshot(GetLatestSnapshot());
+	n = fleet_base_plan_execute_read(&geofences_plan);
+	PopActiveSnapshot();
+	for (int i = 0; i < n; i++)
 	{
+		const FleetRegion *region = fleet_region_find(map, fleet_base_plan_text(i, 1));
 		bool		isnull;
 		bytea	   *wkb = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[i],
-														SPI_tuptable->tupdesc, 1, &isnull));
+														SPI_tuptable->tupdesc, 2, &isnull));
 		FleetGeoStatus status;
 
-		status = fleet_geo_geofence_add(builder, i, (unsigned char *) VARDATA_ANY(wkb),
+		if (region == NULL)
+			continue;			/* newer than this copy of the map, which is replaced soon */
+		status = fleet_geo_geofence_add(builder, region - map->regions, (unsigned char *) VARDATA_ANY(wkb),
 										VARSIZE_ANY_EXHDR(wkb));
 		if (status != FLEET_GEO_OK)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("the geofence of region \"%s\" cannot be indexed", map->regions[i].name),
+					 errmsg("the geofence of region \"%s\" cannot be indexed", region->name),
 					 errdetail_internal("%s", fleet_geo_status_text(status))));
 	}
 }
@@ -142,7 +148,7 @@ fleet_region_at(double lon, double lat)
 	index = fleet_geo_geofence_locate(fence, lon, lat);
 	if (index < 0 && border_tolerance > 0)
 		index = fleet_geo_geofence_nearest(fence, lon, lat, border_tolerance, NULL);
-	return index < 0 ? NULL : &map->regions[index];
+	return index < 0 ? NULL : &map->regions[fleet_geo_geofence_id(fence, index)];
 }
 
 /* Metres from the place to a region, 0 inside, infinite beyond limit_m. */
@@ -150,12 +156,12 @@ double
 fleet_region_distance(const FleetRegion *region, double lon, double lat, double limit_m)
 {
 	const FleetRegionMap *map = fleet_region_map();
-	const FleetRegion *same = fleet_region_find(map, region->name);
+	const FleetGeoGeofence *fence = current_geofence(map);
 
-	if (same == NULL)
-		return INFINITY;		/* it has just left the map */
-	return fleet_geo_geofence_distance(current_geofence(map),
-									   (int) (same - map->regions), lon, lat, limit_m);
+	for (int i = 0; i < fleet_geo_geofence_count(fence); i++)
+		if (strcmp(map->regions[fleet_geo_geofence_id(fence, i)].name, region->name) == 0)
+			return fleet_geo_geofence_distance(fence, i, lon, lat, limit_m);
+	return INFINITY;			/* it has just left the map */
 }
 
 /* fleet.region_of(lon, lat) -> text */

@@ -29,6 +29,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/errcodes.h"
 #include "base/plan.h"
@@ -63,7 +64,7 @@ on_relcache_inval(Datum arg, Oid relid)
 static void
 load_regions(FleetRegionMap *map, MemoryContext context)
 {
-	int			n = fleet_base_plan_execute(&regions_plan, NULL, NULL, NULL);
+	int			n = fleet_base_plan_execute_read(&regions_plan);
 
 	map->nregion = n;
 	map->regions = MemoryContextAllocZero(context, sizeof(FleetRegion) * Max(n, 1));
@@ -98,12 +99,19 @@ load_map(void)
 
 	/* An invalidation that arrives while we read must not be lost. */
 	map_is_valid = true;
-	fleet_base_plan_execute(&map_plan, NULL, NULL, NULL);
+
+	/*
+	 * One snapshot, so that version and regions belong together; a new one, so
+	 * that a transaction with an older one does not leave an old map behind.
+	 */
+	PushActiveSnapshot(GetLatestSnapshot());
+	fleet_base_plan_execute_read(&map_plan);
 	node = fleet_base_plan_text(0, 1);
 	if (node != NULL)
 		map->node = MemoryContextStrdup(context, node);
 	map->version = fleet_base_plan_int64(0, 2, NULL);
 	load_regions(map, context);
+	PopActiveSnapshot();
 
 	SPI_finish();
 	fleet_base_become_caller(&caller);

@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
@@ -33,6 +35,7 @@
 
 #include "base/errcodes.h"
 #include "base/plan.h"
+#include "region/map.h"
 #include "remote/remote.h"
 #include "remote/wait.h"
 
@@ -42,7 +45,8 @@
 /* What every session of ours starts with, whatever its role's settings say. */
 #define SESSION_OPTIONS "-c search_path=pg_catalog -c datestyle=ISO -c intervalstyle=postgres " \
 	"-c extra_float_digits=1 -c statement_timeout=0 -c lock_timeout=0 " \
-	"-c idle_in_transaction_session_timeout=0"
+	"-c idle_in_transaction_session_timeout=0 -c synchronous_commit=on " \
+	"-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off"
 
 int			fleet_remote_connect_timeout = 2000;
 
@@ -144,11 +148,13 @@ add_options(List *options, const char **keywords, const char **values, int n)
 	{
 		DefElem    *def = lfirst(cell);
 
-		if (n < MAX_CONN_OPTIONS - 5 && is_libpq_option(def->defname))
-		{
-			keywords[n] = def->defname;
-			values[n++] = defGetString(def);
-		}
+		if (n >= MAX_CONN_OPTIONS - 5 || !is_libpq_option(def->defname))
+			continue;
+		keywords[n] = def->defname;
+		values[n] = defGetString(def);
+		if (strcmp(def->defname, "options") == 0)
+			values[n] = psprintf("%s " SESSION_OPTIONS, values[n]);
+		n++;
 	}
 	return n;
 }
@@ -164,14 +170,19 @@ start_connection(FleetConn *conn, ForeignServer *server, UserMapping *mapping)
 {
 	const char *keywords[MAX_CONN_OPTIONS];
 	const char *values[MAX_CONN_OPTIONS];
+	const char *node = fleet_region_map()->node;
 	int			n = 0;
 
-	keywords[n] = "fallback_application_name";
-	values[n++] = "fleet";
 	keywords[n] = "options";
 	values[n++] = SESSION_OPTIONS;
 	n = add_options(server->options, keywords, values, n);
 	n = add_options(mapping->options, keywords, values, n);
+
+	/* A standby cannot speak for its primary, and pull.c fences by this name. */
+	keywords[n] = "target_session_attrs";
+	values[n++] = "primary";
+	keywords[n] = "application_name";
+	values[n++] = psprintf("fleet:%s", node ? node : "");
 	keywords[n] = "client_encoding";
 	values[n++] = GetDatabaseEncodingName();
 	keywords[n] = NULL;
@@ -221,6 +232,18 @@ connection_error(FleetConn *conn)
 }
 
 /*
+ * A peer of which nothing is asked has one thing to say: that it goes.  The end
+ * of the connection may come a moment after its words.
+ */
+static bool
+is_quiet(PGconn *pg)
+{
+	struct pollfd fd = {.fd = PQsocket(pg),.events = POLLIN};
+
+	return poll(&fd, 1, 0) == 0;
+}
+
+/*
  * The kept connection to the node of a region, opened if need be.  NULL and a
  * palloc'd message where the peer cannot be reached; raises an error only for
  * a missing user mapping, and for cancel.
@@ -235,14 +258,8 @@ fleet_remote_try_connect(const char *region, char **error)
 
 	if (conn->pg != NULL && !conn->in_transaction)
 	{
-		/*
-		 * Notice a peer that went away while we were idle.  What is read
-		 * first may be its last words; only the next read finds the end.
-		 */
 		if (!conn->broken && conn->pending == 0 && !conn->stale)
-			conn->broken = !PQconsumeInput(conn->pg) ||
-				!PQconsumeInput(conn->pg) ||
-				PQstatus(conn->pg) == CONNECTION_BAD;
+			conn->broken = PQstatus(conn->pg) == CONNECTION_BAD || !is_quiet(conn->pg);
 		if (conn->broken || conn->stale || conn->pending > 0)
 			fleet_remote_discard(conn);
 	}

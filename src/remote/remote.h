@@ -71,6 +71,7 @@ extern FleetConn *fleet_remote_connect(const char *region);
 extern FleetConn *fleet_remote_try_connect(const char *region, char **error);
 extern bool fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 							  const char *const *params);
+extern bool fleet_remote_queue(FleetConn *conn, const char *sql);
 extern bool fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
 									   const char *const *params);
 extern FleetReplyStatus fleet_remote_receive(FleetConn *conn, int64 deadline,

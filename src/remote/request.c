@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
@@ -46,18 +48,34 @@ fleet_remote_deadline(int timeout_ms)
 }
 
 /*
+ * In the transaction callbacks nothing may throw, and WaitLatchOrSocket does
+ * where the server has run out of file descriptors.
+ */
+static bool
+poll_socket(PGconn *pg, int events, int64 left)
+{
+	struct pollfd fd = {.fd = PQsocket(pg)};
+
+	fd.events = ((events & WL_SOCKET_READABLE) ? POLLIN : 0) |
+		((events & WL_SOCKET_WRITEABLE) ? POLLOUT : 0);
+	return poll(&fd, 1, (int) left) != 0;
+}
+
+/*
  * Wait for the socket.  False when the deadline has passed; what has arrived by
  * then is still to be had, since another peer may have used up the time.
  */
 bool
 fleet_remote_wait(PGconn *pg, int events, int64 deadline)
 {
-	int64		left = deadline - monotonic_ms();
+	int64		left = Max(deadline - monotonic_ms(), 0);
 	int			rc;
 
+	if (InterruptHoldoffCount > 0)
+		return poll_socket(pg, events, left);
 	rc = WaitLatchOrSocket(MyLatch,
 						   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
-						   PQsocket(pg), Max(left, 0), PG_WAIT_EXTENSION);
+						   PQsocket(pg), left, PG_WAIT_EXTENSION);
 	if (rc & WL_LATCH_SET)
 	{
 		ResetLatch(MyLatch);
@@ -92,6 +110,20 @@ fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 		return false;
 	return finish_send(conn, PQsendQueryParams(conn->pg, sql, nparams, NULL, params,
 											   NULL, NULL, 0));
+}
+
+/*
+ * Put a statement ahead of the next request, as part of it: if this one fails,
+ * the peer skips the request, and the reply is this one's error.
+ */
+bool
+fleet_remote_queue(FleetConn *conn, const char *sql)
+{
+	if (conn->pg == NULL || conn->broken)
+		return false;
+	if (!PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
+		conn->broken = true;
+	return !conn->broken;
 }
 
 /* Put a new statement on the list; its preparation goes ahead in the request. */

@@ -32,6 +32,7 @@ INSERT INTO contract VALUES
 	('resolve', 'gid text, outcome text', 'void', 'v', true, false, false),
 	('outcomes', 'gids text[]', 'text[]', 'v', true, false, true),
 	('branch_applied', 'dtxid text', 'boolean', 's', true, false, true),
+	('branch_evidence', 'dtxid text', 'boolean', 'v', true, false, true),
 	('is_running', 'dtxid text', 'boolean', 'v', true, false, false),
 	('verify', '', 'TABLE(check_name text, problems bigint, ids text[])', 'v', true, false, false),
 	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
@@ -54,10 +55,10 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT 
 	$$VALUES ('distance_m'), ('geofence_problem'), ('guard'), ('lat'), ('lon'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
 		('raise_not_here'), ('refuse_truncate'), ('refuse_write'), ('region_rides'), ('require_here')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
-	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
+	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle'), ('whereabouts')$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle'), ('whereabouts')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
