@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_namespace.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -102,15 +103,23 @@ fleet_base_plan_execute(FleetPlan *plan, const char *own,
 }
 
 /*
- * The same for a SELECT that must see what has been committed until now, also
- * in a transaction whose snapshot is older.
+ * Push a snapshot of what has been committed until now, also in a transaction
+ * that uses an older one.  During a parallel query none may be taken; there it
+ * is the query's.
  */
+void
+fleet_base_push_new_snapshot(void)
+{
+	PushActiveSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
+}
+
+/* As fleet_base_plan_execute, for a SELECT in such a snapshot. */
 int
 fleet_base_plan_execute_as_of_now(FleetPlan *plan, Datum *values)
 {
 	int			n;
 
-	PushActiveSnapshot(GetLatestSnapshot());
+	fleet_base_push_new_snapshot();
 	n = execute(plan, NULL, values, NULL, true);
 	PopActiveSnapshot();
 	return n;

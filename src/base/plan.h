@@ -42,6 +42,7 @@ typedef struct FleetCaller
 extern int	fleet_base_plan_execute(FleetPlan *plan, const char *own,
 									Datum *values, const char *nulls);
 extern int	fleet_base_plan_execute_as_of_now(FleetPlan *plan, Datum *values);
+extern void fleet_base_push_new_snapshot(void);
 extern int	fleet_base_plan_execute_read(FleetPlan *plan);
 extern int64 fleet_base_plan_int64(int row, int column, bool *isnull);
 extern char *fleet_base_plan_text(int row, int column);

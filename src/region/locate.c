@@ -54,7 +54,7 @@ add_geofences(FleetGeoBuilder *builder, const FleetRegionMap *map)
 {
 	int			n;
 
-	PushActiveSnapshot(GetLatestSnapshot());
+	fleet_base_push_new_snapshot();
 	n = fleet_base_plan_execute_read(&geofences_plan);
 	PopActiveSnapshot();
 	for (int i = 0; i < n; i++)

@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "fmgr.h"
@@ -104,7 +105,7 @@ load_map(void)
 	 * One snapshot, so that version and regions belong together; a new one, so
 	 * that a transaction with an older one does not leave an old map behind.
 	 */
-	PushActiveSnapshot(GetLatestSnapshot());
+	fleet_base_push_new_snapshot();
 	fleet_base_plan_execute_read(&map_plan);
 	node = fleet_base_plan_text(0, 1);
 	if (node != NULL)
@@ -116,6 +117,9 @@ load_map(void)
 	SPI_finish();
 	fleet_base_become_caller(&caller);
 
+	/* What an old snapshot showed is good for this call only. */
+	if (IsInParallelMode() && IsolationUsesXactSnapshot())
+		map_is_valid = false;
 	if (current_context != NULL)
 		MemoryContextSetParent(current_context, TopTransactionContext);
 	current_context = context;
