@@ -112,12 +112,6 @@ fleet_base_shmem_install(void)
 	shmem_startup_hook = attach_areas;
 }
 
-bool
-fleet_base_is_loaded(void)
-{
-	return attached;
-}
-
 /* Raise an error unless shared memory is there. */
 void
 fleet_base_require_loaded(void)

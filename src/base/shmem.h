@@ -21,7 +21,6 @@ extern void fleet_base_shmem_reserve(const char *name, Size size,
 extern void fleet_base_shmem_reserve_slots(const char *name, Size size, Size slot,
 										   FleetShmemInit init, void **area);
 extern void fleet_base_shmem_install(void);
-extern bool fleet_base_is_loaded(void);
 extern void fleet_base_require_loaded(void);
 
 #endif							/* FLEET_BASE_SHMEM_H */

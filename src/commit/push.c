@@ -123,7 +123,6 @@ read_records(MemoryContext context)
 		doubt->dtxid = pstrdup(dtxid);
 		doubt->gid = psprintf("%s:%s", dtxid, fleet_base_plan_text(i, 2));
 		doubt->region = pstrdup(fleet_base_plan_text(i, 3));
-		doubt->nonce = gid.nonce;
 		doubt->waits = strcmp(fleet_base_plan_text(i, 4), "t") == 0;
 		doubts = lappend(doubts, doubt);
 		MemoryContextSwitchTo(old);

@@ -28,7 +28,6 @@ typedef struct FleetDoubt
 	char	   *gid;			/* with branch number */
 	char	   *dtxid;
 	char	   *region;			/* of the peer */
-	uint64		nonce;
 	bool		older;			/* pull: prepared before this node's incarnation */
 	bool		waits;			/* push: it failed a moment ago, leave it for now */
 	bool		confirmed;		/* push: the participant has committed */

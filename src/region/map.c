@@ -198,16 +198,6 @@ fleet_region_find(const FleetRegionMap *map, const char *name)
 	return NULL;
 }
 
-/* The region that a node owns, or NULL. */
-const FleetRegion *
-fleet_region_of_node(const FleetRegionMap *map, const char *node)
-{
-	for (int i = 0; i < map->nregion; i++)
-		if (strcmp(map->regions[i].node, node) == 0)
-			return &map->regions[i];
-	return NULL;
-}
-
 /* The region of that name, or an error that lists what there is. */
 const FleetRegion *
 fleet_region_require(const FleetRegionMap *map, const char *name)

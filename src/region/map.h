@@ -35,7 +35,6 @@ typedef struct FleetRegionMap
 extern const FleetRegionMap *fleet_region_map(void);
 extern const FleetRegionMap *fleet_region_map_member(void);
 extern const FleetRegion *fleet_region_find(const FleetRegionMap *map, const char *name);
-extern const FleetRegion *fleet_region_of_node(const FleetRegionMap *map, const char *node);
 extern const FleetRegion *fleet_region_require(const FleetRegionMap *map, const char *name);
 extern char *fleet_region_incarnation(void);
 
