@@ -579,8 +579,7 @@ COMMENT ON FUNCTION fleet.distance_m(text, text) IS 'internal: metres between tw
 
 CREATE FUNCTION fleet.guard() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_handoff_guard'
-	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp;
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.guard() IS 'trigger of the local partitions: version, state machine, graves';
 
 CREATE FUNCTION fleet.refuse_write() RETURNS trigger
@@ -602,26 +601,10 @@ $$;
 COMMENT ON FUNCTION fleet.refuse_truncate() IS 'trigger of the local partitions: TRUNCATE would leave no graves';
 
 CREATE FUNCTION fleet.whereabouts(kind text, key text) RETURNS text
-LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	own text := fleet.own_region();
-	live boolean := false;
-BEGIN
-	IF own IS NOT NULL THEN
-		EXECUTE format('SELECT EXISTS (SELECT FROM fleet.%I WHERE %I = $1)',
-			kind || 's_' || own, kind || '_id') INTO live USING key;
-	END IF;
-	IF live THEN
-		RETURN 'live';
-	END IF;
-	RETURN (SELECT COALESCE(d.target, 'deleted') FROM fleet.departures AS d
-		WHERE d.kind = whereabouts.kind AND d.key = whereabouts.key);
-END
-$$;
+	AS 'MODULE_PATHNAME', 'fleet_handoff_whereabouts_sql'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.whereabouts(text, text) IS
-	'what this node knows of a ride or vehicle: live, deleted, the region it departed to, or null';
+	'what this node knows of a ride or vehicle: LIVE, DELETED, the region it departed to, or null';
 REVOKE EXECUTE ON FUNCTION fleet.whereabouts(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.whereabouts(text, text) TO fleet_node;
 
@@ -636,7 +619,7 @@ BEGIN
 	IF has_table_privilege(session_user, 'fleet.' || kind || 's', 'SELECT') THEN
 		place := fleet.whereabouts(kind, key);
 	END IF;
-	IF place IS NULL OR place IN ('deleted', 'live') THEN
+	IF place IS NULL OR place IN ('DELETED', 'LIVE') THEN
 		RAISE EXCEPTION '% "%" does not exist here', kind, key
 			USING ERRCODE = CASE kind WHEN 'ride' THEN 'RF001' ELSE 'RF010' END,
 			DETAIL = format('Region "%s" has no such %s that you may see.', fleet.own_region(), kind),
@@ -795,7 +778,7 @@ BEGIN
 			WHERE d.kind = a.kind AND d.key = a.key AND d.epoch >= a.epoch);
 		EXECUTE format('DELETE FROM fleet.%I WHERE %I = $1 AND epoch < $2', a.kind || 's_' || own, a.kind || '_id')
 			USING a.key, a.epoch;
-		CONTINUE WHEN fleet.whereabouts(a.kind, a.key) = 'live';
+		CONTINUE WHEN fleet.whereabouts(a.kind, a.key) = 'LIVE';
 		INSERT INTO fleet.departures AS d (kind, key, epoch, target, hlc, image, dtxid)
 			VALUES (a.kind, a.key, a.epoch, a.target, a.hlc::fleet.hlc, a.image, depart_again.dtxid)
 			ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = excluded.target,
@@ -819,7 +802,7 @@ REVOKE EXECUTE ON FUNCTION fleet.depart_again(text, jsonb) FROM PUBLIC;
 -- ---------------------------------------------------------------------------
 
 CREATE TABLE fleet.decisions (
-	seq bigint GENERATED ALWAYS AS IDENTITY,
+	seq integer NOT NULL DEFAULT 0,
 	dtxid text NOT NULL,
 	branch integer NOT NULL,
 	region text NOT NULL,
@@ -830,9 +813,10 @@ CREATE TABLE fleet.decisions (
 CREATE INDEX decisions_dtxid ON fleet.decisions (dtxid);
 COMMENT ON TABLE fleet.decisions IS
 	'decision records of the transactions that this node coordinates: a row that is visible means commit; gone when settled';
-COMMENT ON COLUMN fleet.decisions.payload IS 'what the branch was asked to do, made again if its PREPARE is lost; for map changes the present map is sent';
+COMMENT ON COLUMN fleet.decisions.seq IS 'order of the requests of a transaction';
+COMMENT ON COLUMN fleet.decisions.payload IS
+	'of a departure the rows that left; null of an arrival, which departures tell, and of a map change, which the present map tells (see fleet.branch_request)';
 SELECT pg_catalog.pg_extension_config_dump('fleet.decisions', '');
-SELECT pg_catalog.pg_extension_config_dump('fleet.decisions_seq_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_log_id_seq', '');
 
 CREATE UNLOGGED TABLE fleet.resolution (
@@ -842,6 +826,26 @@ CREATE UNLOGGED TABLE fleet.resolution (
 	next_try timestamptz NOT NULL
 );
 COMMENT ON TABLE fleet.resolution IS 'the resolver''s failed attempts, by gid; empty where all goes well';
+
+CREATE FUNCTION fleet.arriving(dtxid text, region text) RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- From this node: what has come back since is not in its departures any
+	-- more, and need not arrive again.  While the decision record is there the
+	-- departures are not settled.
+	SELECT COALESCE(jsonb_agg(r.arriving), '[]') FROM (
+		SELECT jsonb_build_object('kind', d.kind, 'key', d.key, 'epoch', d.epoch, 'hlc', d.hlc::bigint,
+			'source', fleet.own_region(), 'target', d.target, 'image', d.image) AS arriving
+		FROM fleet.departures AS d
+		WHERE d.dtxid = arriving.dtxid AND d.target = arriving.region AND d.settled_hlc IS NULL
+		UNION ALL
+		SELECT a.value FROM fleet.decisions AS c, jsonb_array_elements(c.payload) AS a
+		WHERE c.dtxid = arriving.dtxid AND c.kind = 'depart' AND a.value->>'target' = arriving.region) AS r;
+END;
+COMMENT ON FUNCTION fleet.arriving(text, text) IS
+	'internal: the rows that a transaction of this node has sent to a region, from their departures';
+REVOKE EXECUTE ON FUNCTION fleet.arriving(text, text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.is_running(dtxid text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'fleet_commit_is_running'
@@ -1179,7 +1183,9 @@ BEGIN
 	END LOOP;
 	FOR r IN SELECT * FROM jsonb_to_recordset(map->'regions') AS x(name text, node text, server text[], mapping text[]) LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = r.name);
-		IF NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = 'fleet_' || r.name) THEN
+		-- The one that fleet.add_region made here is there; one that was left may lead elsewhere.
+		IF NOT EXISTS (SELECT FROM pg_foreign_server AS s JOIN pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0
+				WHERE s.srvname = 'fleet_' || r.name AND s.srvoptions = r.server AND u.umoptions = r.mapping) THEN
 			PERFORM fleet.create_server(r.name, r.server, r.mapping);
 		END IF;
 		PERFORM fleet.create_partitions(r.name, r.node = (SELECT n.name FROM fleet.node AS n));
@@ -1197,6 +1203,22 @@ $$;
 COMMENT ON FUNCTION fleet.apply_map(text, jsonb, boolean) IS 'internal: makes this node''s region map, servers and partitions the given ones';
 REVOKE EXECUTE ON FUNCTION fleet.apply_map(text, jsonb, boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.apply_map(text, jsonb, boolean) TO fleet_node;
+
+CREATE FUNCTION fleet.branch_request(dtxid text, branch integer) RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- All arrivals in one, since that is how the departures tell them.
+	SELECT jsonb_agg(jsonb_build_object('kind', r.kind, 'payload',
+			CASE r.kind WHEN 'arrive' THEN fleet.arriving(branch_request.dtxid, r.region)
+				WHEN 'map' THEN fleet.map_payload(r.region) ELSE r.payload END) ORDER BY r.seq)
+	FROM (SELECT d.kind, d.region, d.payload, min(d.seq) AS seq FROM fleet.decisions AS d
+		WHERE d.dtxid = branch_request.dtxid AND d.branch = branch_request.branch
+		GROUP BY d.kind, d.region, d.payload) AS r;
+END;
+COMMENT ON FUNCTION fleet.branch_request(text, integer) IS
+	'internal: what a branch of a transaction of this node was asked to do, for fleet.redo';
+REVOKE EXECUTE ON FUNCTION fleet.branch_request(text, integer) FROM PUBLIC;
 
 CREATE FUNCTION fleet.redo(dtxid text, requests jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER

@@ -35,8 +35,8 @@ SELECT fleet.request_ride('T-' || n, 'C', 0.5, 0.5) FROM generate_series(1, 4) A
 BEGIN;
 SELECT fleet.handoff('T-1', 'east');
 SELECT dtxid, fleet.is_running(dtxid), fleet.outcomes(ARRAY[dtxid || ':' || branch]) AS outcome, branch, region, kind,
-	jsonb_array_length(payload) AS rows, payload->0->>'key' AS key, fleet.branch_applied(dtxid) AS applied_by_us
-	FROM fleet.decisions WHERE fleet.is_running(dtxid) \gset now_
+	jsonb_array_length(request->'payload') AS rows, request->'payload'->0->>'key' AS key, fleet.branch_applied(dtxid) AS applied_by_us
+	FROM fleet.decisions, jsonb_array_elements(fleet.branch_request(dtxid, branch)) AS request WHERE fleet.is_running(dtxid) \gset now_
 SELECT :'now_is_running' AS running, :'now_outcome' AS outcome, :now_branch AS branch, :'now_region' AS region, :'now_kind' AS kind,
 	:now_rows AS rows, :'now_key' AS key, :'now_applied_by_us' AS applied_by_us;
 SELECT fleet.ask('east', format('SELECT fleet.branch_applied(%L)', :'now_dtxid')) AS in_its_branch;
@@ -153,8 +153,7 @@ SELECT * FROM fleet.verify() WHERE problems > 0;
 -- What a lost PREPARE is redone with does no harm where it was applied.
 BEGIN;
 SELECT fleet.handoff('T-2', 'east');
-SELECT dtxid, jsonb_agg(jsonb_build_object('kind', kind, 'payload', payload)) AS requests FROM fleet.decisions
-	WHERE fleet.is_running(dtxid) GROUP BY dtxid \gset
+SELECT dtxid, fleet.branch_request(dtxid, branch) AS requests FROM fleet.decisions WHERE fleet.is_running(dtxid) \gset
 COMMIT;
 \c fleet_e
 SELECT * FROM test.my_rides WHERE ride_id = 'T-2';
@@ -169,8 +168,7 @@ SELECT * FROM fleet.verify() WHERE problems > 0;
 \c fleet_w
 BEGIN;
 SELECT fleet.handoff('T-3', 'east');
-SELECT dtxid, jsonb_agg(jsonb_build_object('kind', kind, 'payload', payload)) AS requests FROM fleet.decisions
-	WHERE fleet.is_running(dtxid) GROUP BY dtxid \gset
+SELECT dtxid, fleet.branch_request(dtxid, branch) AS requests FROM fleet.decisions WHERE fleet.is_running(dtxid) \gset
 COMMIT;
 SELECT test.settle();
 \c fleet_e

@@ -15,8 +15,12 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/memutils.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/procnumber.h"
 #else
@@ -38,6 +42,49 @@ fleet_compat_backend_index(void)
 	return MyProcNumber;
 #else
 	return MyBackendId - 1;
+#endif
+}
+
+/* The present transaction's number within this backend. */
+static inline LocalTransactionId
+fleet_compat_lxid(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProc->vxid.lxid;
+#else
+	return MyProc->lxid;
+#endif
+}
+
+static inline IndexScanDesc
+fleet_compat_index_beginscan(Relation table, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(table, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(table, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Have the executor use these compiled CHECK constraints. */
+static inline void
+fleet_compat_lend_checks(ResultRelInfo *target, ExprState **checks)
+{
+#if PG_VERSION_NUM >= 180000
+	target->ri_CheckConstraintExprs = checks;
+#else
+	target->ri_ConstraintExprs = checks;
+#endif
+}
+
+/* A wait event set for as long as the backend lives. */
+static inline WaitEventSet *
+fleet_compat_create_wait_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
 #endif
 }
 

@@ -34,6 +34,7 @@
 #define FLEET_ERRCODE_ELSEWHERE				FLEET_ERRCODE('0', '2', '0')
 #define FLEET_ERRCODE_IN_DOUBT				FLEET_ERRCODE('0', '2', '2')
 #define FLEET_ERRCODE_NOT_WRITABLE			FLEET_ERRCODE('0', '2', '3')
+#define FLEET_ERRCODE_PEER_IN_DOUBT			FLEET_ERRCODE('0', '2', '5')
 
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:
  * RF013 invalid geofence, RF014 geofences overlap, RF015 region not empty, RF019 no region

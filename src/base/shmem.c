@@ -73,6 +73,19 @@ fleet_base_shmem_reserve_slots(const char *name, Size size, Size slot,
 	narea++;
 }
 
+/*
+ * Initialize a lock of an area, from its init function.  That runs in the
+ * postmaster, so all processes know the name under which waits are shown.
+ */
+void
+fleet_base_shmem_init_lock(LWLock *lock, const char *name)
+{
+	int			tranche = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(tranche, name);
+	LWLockInitialize(lock, tranche);
+}
+
 static void
 request_areas(void)
 {

@@ -14,12 +14,15 @@
 
 #include "postgres.h"
 
+#include "storage/lwlock.h"
+
 typedef void (*FleetShmemInit) (void *area);
 
 extern void fleet_base_shmem_reserve(const char *name, Size size,
 									 FleetShmemInit init, void **area);
 extern void fleet_base_shmem_reserve_slots(const char *name, Size size, Size slot,
 										   FleetShmemInit init, void **area);
+extern void fleet_base_shmem_init_lock(LWLock *lock, const char *name);
 extern void fleet_base_shmem_install(void);
 extern void fleet_base_require_loaded(void);
 

@@ -48,6 +48,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/fault.h"
 #include "base/shmem.h"
 #include "base/worker.h"
 
@@ -100,7 +101,7 @@ init_shared(void *area)
 	WorkerShared *s = area;
 
 	memset(s, 0, sizeof(WorkerShared));
-	LWLockInitialize(&s->lock, LWLockNewTrancheId());
+	fleet_base_shmem_init_lock(&s->lock, "FleetWorkers");
 }
 
 static void on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -247,6 +248,13 @@ database_alone(Node *statement)
 	return NULL;				/* template1 is never a node */
 }
 
+static bool
+is_begin(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_BEGIN;
+}
+
 static void
 on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		   ProcessUtilityContext context, ParamListInfo params,
@@ -254,6 +262,8 @@ on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 {
 	const char *name = database_alone(pstmt->utilityStmt);
 
+	if (is_begin(pstmt->utilityStmt))
+		FLEET_FAULT("begin");
 	if (name != NULL && may_manage_databases())
 	{
 		Oid			database = get_database_oid(name, true);

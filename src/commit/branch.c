@@ -13,9 +13,10 @@
  *	savepoint	deepest level for which the branch has a savepoint.  They are
  *				set only when a request is made that deep.
  *
- * A reply that nobody needs at once (an arrival in a transaction that is a
- * single statement) is read together with the reply to PREPARE, which saves a
- * round trip.
+ * A request whose reply nobody needs at once (an arrival in a transaction that is
+ * a single statement) is sent without a synchronisation point: the peer works on
+ * it, and answers together with the answer to PREPARE.  That saves a round trip,
+ * and the peer a flush.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -26,19 +27,20 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/errcodes.h"
 #include "base/plan.h"
+#include "base/table.h"
 #include "commit/branch.h"
+#include "commit/doubt.h"
 
-static FleetPlan decide_plan = {
-	"INSERT INTO fleet.decisions (dtxid, branch, region, kind, payload)"
-	" VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb)",
-	5, {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID}
-};
+#define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+
+static FleetTable decisions = {.name = "decisions"};
 
 /* The name of the branch's prepared transaction; buf has FLEET_GID_MAX bytes. */
 void
@@ -124,6 +126,7 @@ fleet_commit_join(const char *region)
 		return branch;
 	}
 
+	fleet_commit_doubt_refuse(region);
 	conn = fleet_remote_connect(region);
 	branch = MemoryContextAllocZero(TopTransactionContext, sizeof(FleetBranch));
 	branch->conn = conn;
@@ -135,8 +138,8 @@ fleet_commit_join(const char *region)
 	conn->in_transaction = true;
 
 	/* Part of the first request: without a transaction it must not run. */
-	if (!fleet_remote_queue(conn, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"))
-		raise_lost(branch, "BEGIN");
+	if (!fleet_remote_queue_prepared(conn, BEGIN_SQL, 0, NULL))
+		raise_lost(branch, BEGIN_SQL);
 	return branch;
 }
 
@@ -216,35 +219,40 @@ fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
 {
 	if (IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
 		(void) fleet_commit_ask(branch, sql, nparams, params);
-	else
-		send_request(branch, sql, nparams, params);
+	else if (!fleet_remote_queue_prepared(branch->conn, sql, nparams, params) ||
+			 !fleet_remote_flush(branch->conn))
+		raise_lost(branch, sql);
 }
 
 /*
  * Record what the branch was asked to do.  The row is the decision to commit
  * once the caller's transaction commits, and what is sent again if the
- * branch's PREPARE turns out to be lost.
+ * branch's PREPARE turns out to be lost; payload is JSON, or NULL where other
+ * records tell (fleet.branch_request).
  */
 void
 fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
 {
-	Datum		values[5];
-	char		nulls[6] = "     ";
+	FleetOpenTable open;
 	FleetCaller caller;
 
-	values[0] = CStringGetTextDatum(fleet_commit_dtx->name);
-	values[1] = Int32GetDatum(branch->number);
-	values[2] = CStringGetTextDatum(branch->conn->region);
-	values[3] = CStringGetTextDatum(kind);
-	if (payload != NULL)
-		values[4] = CStringGetTextDatum(payload);
-	else
-		nulls[4] = 'n';
 	fleet_base_become_owner(&caller);
-	SPI_connect();
-	fleet_base_plan_execute(&decide_plan, NULL, values, nulls);
-	SPI_finish();
+	fleet_base_table_open(&decisions, NULL, true, &open);
+	fleet_base_table_clear(&open);
+	fleet_base_table_set(&open, "seq", Int32GetDatum(fleet_commit_dtx->nrecord++));
+	fleet_base_table_set_text(&open, "dtxid", fleet_commit_dtx->name);
+	fleet_base_table_set(&open, "branch", Int32GetDatum(branch->number));
+	fleet_base_table_set_text(&open, "region", branch->conn->region);
+	fleet_base_table_set_text(&open, "kind", kind);
+	if (payload != NULL)
+		fleet_base_table_set(&open, "payload",
+							 DirectFunctionCall1(jsonb_in, CStringGetDatum(payload)));
+	fleet_base_table_set(&open, "decided_at",
+						 TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+	fleet_base_table_insert(&open);
+	fleet_base_table_close(&open);
 	fleet_base_become_caller(&caller);
+	branch->recorded = true;
 }
 
 /* ---------- rolling back ---------- */
@@ -256,8 +264,8 @@ fleet_commit_branch_send_rollback(FleetBranch *branch)
 	char		gid[FLEET_GID_MAX];
 	char		sql[FLEET_GID_MAX + 32];
 
-	if (branch->conn->pending > 0)
-		branch->conn->broken = true;	/* busy, or its outcome is unknown */
+	if (fleet_remote_is_busy(branch->conn))
+		branch->conn->broken = true;	/* or its outcome is unknown */
 	else if (branch->state == BRANCH_PREPARED)
 	{
 		fleet_commit_branch_gid(branch, gid);
@@ -286,7 +294,7 @@ void
 fleet_commit_branch_release(FleetBranch *branch)
 {
 	branch->conn->in_transaction = false;
-	if (branch->conn->broken || branch->conn->pending > 0)
+	if (branch->conn->broken || fleet_remote_is_busy(branch->conn))
 		fleet_remote_discard(branch->conn);
 }
 
@@ -304,6 +312,23 @@ drop_branch(FleetBranch *branch)
 	while (*link != branch)
 		link = &(*link)->next;
 	*link = branch->next;
+}
+
+/*
+ * End the branches that were asked but told to do nothing: there is nothing to
+ * prepare there.
+ */
+void
+fleet_commit_end_idle_branches(void)
+{
+	FleetBranch *next;
+
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = next)
+	{
+		next = b->next;
+		if (!b->recorded)
+			drop_branch(b);
+	}
 }
 
 /* RELEASE on each branch that has this savepoint. */
@@ -335,7 +360,7 @@ roll_back_to(FleetBranch *branch, int level)
 	char		sql[64];
 
 	snprintf(sql, sizeof(sql), "ROLLBACK TO SAVEPOINT fleet_s%d", level);
-	if (branch->conn->pending > 0 || !fleet_remote_send(branch->conn, sql, 0, NULL))
+	if (fleet_remote_is_busy(branch->conn) || !fleet_remote_send(branch->conn, sql, 0, NULL))
 		branch->conn->broken = true;
 	snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
 	(void) fleet_remote_send(branch->conn, sql, 0, NULL);

@@ -40,6 +40,7 @@ struct FleetBranch
 	int			number;			/* n of the gid */
 	int			level;			/* nesting level at which it was begun */
 	int			savepoint;		/* deepest savepoint set, or level */
+	bool		recorded;		/* it was asked to do something */
 	FleetBranch *next;
 };
 
@@ -50,6 +51,7 @@ typedef struct FleetDtx
 	char		name[FLEET_GID_MAX];
 	instr_time	started;
 	int			nbranch;		/* ever begun: the next one's number */
+	int			nrecord;		/* decision records ever written */
 	FleetBranch *branches;
 } FleetDtx;
 
@@ -63,6 +65,7 @@ extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,
 extern void fleet_commit_branch_send_rollback(FleetBranch *branch);
 extern void fleet_commit_branch_receive_rollback(FleetBranch *branch, int64 deadline);
 extern void fleet_commit_branch_release(FleetBranch *branch);
+extern void fleet_commit_end_idle_branches(void);
 extern void fleet_commit_sub_pre_commit(int level);
 extern void fleet_commit_sub_aborted(int level);
 

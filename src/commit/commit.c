@@ -14,6 +14,7 @@
 #include "utils/guc.h"
 
 #include "commit/commit.h"
+#include "commit/doubt.h"
 #include "commit/registry.h"
 #include "commit/resolver.h"
 
@@ -47,5 +48,11 @@ fleet_commit_init(void)
 							 "Turn it on for tests, or where losing the last commits in a failover is acceptable.",
 							 &allow_async, false,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("fleet.max_in_doubt_age",
+							"Age of a branch in doubt past which handoffs with its peer are refused.",
+							"Raise it where outages last longer and handoffs must go on meanwhile; 0 turns alarm and refusal off.",
+							&fleet_commit_max_in_doubt_age, 60000, 0, 604800000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	fleet_commit_registry_reserve();
+	fleet_commit_doubt_reserve();
 }

@@ -167,6 +167,7 @@ pre_commit(void)
 {
 	if (fleet_commit_dtx == NULL || fleet_commit_dtx->branches == NULL)
 		return;
+	fleet_commit_end_idle_branches();
 	FLEET_FAULT("before-prepare");
 	send_prepares();
 	wait_for_prepares();
@@ -206,7 +207,7 @@ send_commits(void)
 		snprintf(sql, sizeof(sql), "COMMIT PREPARED '%s'", gid);
 		b->state = BRANCH_COMMITTING;
 		FLEET_FAULT_NOTHROW("before-commit-prepared");
-		if (fleet_remote_send(b->conn, sql, 0, NULL))
+		if (fleet_remote_queue(b->conn, sql))
 			(void) fleet_remote_send_prepared(b->conn, "SELECT fleet.hlc_now()::bigint", 0, NULL);
 	}
 }
@@ -218,24 +219,16 @@ receive_commit(FleetBranch *branch, int64 deadline, uint64 *hlc)
 	FleetReply	reply;
 	bool		confirmed;
 
-	if (fleet_remote_receive(branch->conn, deadline, &reply) != FLEET_REPLY_OK)
-	{
-		fleet_remote_clear(&reply);
-		branch->conn->broken = true;
-		return false;
-	}
-	branch->state = BRANCH_COMMITTED;
-	fleet_remote_clear(&reply);
-	FLEET_FAULT_NOTHROW("after-commit-prepared");
-
 	confirmed = fleet_remote_receive(branch->conn, deadline, &reply) == FLEET_REPLY_OK &&
 		PQntuples(reply.result) == 1;
 	if (confirmed)
 	{
 		uint64		stamp = strtoull(PQgetvalue(reply.result, 0, 0), NULL, 10);
 
+		branch->state = BRANCH_COMMITTED;
 		(void) fleet_clock_try_receive(stamp);
 		*hlc = Max(*hlc, stamp);
+		FLEET_FAULT_NOTHROW("after-commit-prepared");
 	}
 	else
 		branch->conn->broken = true;

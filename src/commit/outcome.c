@@ -70,6 +70,7 @@ outcome_of(const char *text, const FleetRegionMap *map)
 {
 	FleetGid	gid;
 	char		dtxid[FLEET_GID_MAX];
+	bool		recorded = false;
 
 	if (!fleet_commit_gid_parse(text, &gid))
 		ereport(ERROR,
@@ -82,11 +83,18 @@ outcome_of(const char *text, const FleetRegionMap *map)
 
 	gid.branch = -1;
 	fleet_commit_gid_format(&gid, dtxid, sizeof(dtxid));
+	if (FLEET_FAULT_ON("outcome-record-first"))
+		recorded = record_exists(dtxid);
+	FLEET_FAULT("outcome-look");
 	if (!FLEET_FAULT_ON("outcome-ignores-running") &&
 		fleet_commit_registry_is_running(gid.nonce))
 		return "running";
-	if (record_exists(dtxid))
+	if (!FLEET_FAULT_ON("outcome-record-first"))
+		recorded = record_exists(dtxid);
+	if (recorded)
 		return "commit";
+	if (FLEET_FAULT_ON("outcome-unknown-aborts"))
+		return "abort";
 	return strcmp(gid.incarnation, fleet_region_incarnation()) == 0 ? "abort" : "unknown";
 }
 

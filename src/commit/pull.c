@@ -48,6 +48,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/errcodes.h"
+#include "base/fault.h"
 #include "base/plan.h"
 #include "commit/gid.h"
 #include "commit/resolver.h"
@@ -95,7 +96,8 @@ read_prepared(MemoryContext context)
 		doubt->gid = pstrdup(gid);
 		doubt->dtxid = pnstrdup(gid, strrchr(gid, ':') - gid);
 		doubt->region = pstrdup(region);
-		doubt->older = strcmp(fleet_base_plan_text(i, 3), "t") == 0;
+		doubt->older = strcmp(fleet_base_plan_text(i, 3), "t") == 0 &&
+			!FLEET_FAULT_ON("pull-ignores-older");
 		doubts = lappend(doubts, doubt);
 		MemoryContextSwitchTo(old);
 	}
@@ -144,10 +146,12 @@ ask_applied(const char *region, const char *dtxid)
 	char	   *error = NULL;
 	FleetConn  *conn = fleet_commit_peer(region, &error);
 	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+	const char *sql = FLEET_FAULT_ON("evidence-no-fence") ?
+		"SELECT fleet.branch_applied($1)" : "SELECT fleet.branch_evidence($1)";
 	char		answer = 0;
 
 	if (conn != NULL &&
-		fleet_remote_send(conn, "SELECT fleet.branch_evidence($1)", 1, &dtxid) &&
+		fleet_remote_send(conn, sql, 1, &dtxid) &&
 		fleet_remote_receive(conn, fleet_remote_deadline(FLEET_RESOLVER_ANSWER_MS),
 							 &reply) == FLEET_REPLY_OK &&
 		!PQgetisnull(reply.result, 0, 0))
@@ -172,7 +176,7 @@ outcome_by_evidence(const char *dtxid)
 		answer = ask_applied(map->regions[i].name, dtxid);
 		if (answer == 't')
 			return "commit";
-		all = all && answer == 'f';
+		all = all && (answer == 'f' || FLEET_FAULT_ON("evidence-missing-is-no"));
 	}
 	return all ? "abort" : NULL;
 }

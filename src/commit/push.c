@@ -42,6 +42,7 @@
 #include "base/fault.h"
 #include "base/plan.h"
 #include "clock/clock.h"
+#include "commit/doubt.h"
 #include "commit/gid.h"
 #include "commit/registry.h"
 #include "commit/resolver.h"
@@ -60,29 +61,27 @@ typedef struct Settling
 } Settling;
 
 static FleetPlan records_plan = {
-	"SELECT DISTINCT d.dtxid, d.branch, d.region, COALESCE(r.next_try > now(), false)"
+	"SELECT DISTINCT d.dtxid, d.branch, d.region, COALESCE(r.next_try > now(), false), d.decided_at"
 	" FROM fleet.decisions AS d"
 	" LEFT JOIN fleet.resolution AS r ON r.gid = d.dtxid || ':' || d.branch"
 	" WHERE d.decided_at < now() - interval '200 milliseconds' ORDER BY d.region, d.dtxid"
 };
 static FleetPlan request_plan = {
-	"SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('kind', kind, 'payload',"
-	" CASE WHEN kind = 'map' THEN fleet.map_payload(region) ELSE payload END) ORDER BY seq)::text"
-	" FROM fleet.decisions WHERE dtxid = $1 AND branch = $2",
-	2, {TEXTOID, INT4OID}
+	"SELECT fleet.branch_request($1, $2)::text", 2, {TEXTOID, INT4OID}
 };
 static FleetPlan sources_plan = {
 	"SELECT DISTINCT region FROM fleet.decisions WHERE kind = 'depart' AND dtxid = ANY ($1)",
 	1, {TEXTARRAYOID}
 };
+/* In one transaction, so that while a record is there its departures are open. */
 static FleetPlan settle_plan = {
-	"SELECT fleet.settle($1, $2, $3)", 3, {TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID}
-};
-static FleetPlan done_plan = {
-	"DELETE FROM fleet.decisions AS d WHERE d.dtxid = ANY ($1) AND NOT EXISTS"
-	" (SELECT FROM fleet.decisions AS s WHERE s.dtxid = d.dtxid AND s.kind = 'depart'"
-	" AND s.region = ANY ($2))",
-	2, {TEXTARRAYOID, TEXTARRAYOID}
+	"WITH told AS (SELECT * FROM unnest($1, $2, $3) AS s(dtxid, hlc, latency) WHERE NOT EXISTS"
+	"  (SELECT FROM fleet.decisions AS d WHERE d.dtxid = s.dtxid AND d.kind = 'depart'"
+	"   AND d.region = ANY ($4))),"
+	" done AS (DELETE FROM fleet.decisions AS d USING told WHERE d.dtxid = told.dtxid)"
+	" SELECT fleet.settle(pg_catalog.array_agg(dtxid), pg_catalog.array_agg(hlc),"
+	"  pg_catalog.array_agg(latency)) FROM told HAVING pg_catalog.count(*) > 0",
+	4, {TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID}
 };
 
 static void
@@ -124,7 +123,9 @@ read_records(MemoryContext context)
 		doubt->gid = psprintf("%s:%s", dtxid, fleet_base_plan_text(i, 2));
 		doubt->region = pstrdup(fleet_base_plan_text(i, 3));
 		doubt->waits = strcmp(fleet_base_plan_text(i, 4), "t") == 0;
-		doubts = lappend(doubts, doubt);
+		doubt->since = fleet_base_plan_int64(i, 5, NULL);
+		if (!(doubt->waits && FLEET_FAULT_ON("push-forgets-waiting")))
+			doubts = lappend(doubts, doubt);
 		MemoryContextSwitchTo(old);
 	}
 	end_step();
@@ -244,8 +245,7 @@ settle(const Settling *s)
 	List	   *regions = NIL;
 	List	   *untold = NIL;
 	ListCell   *cell;
-	Datum		values[3];
-	Datum		done[2];
+	Datum		values[4];
 	int			n;
 
 	if (s->n == 0)
@@ -256,14 +256,12 @@ settle(const Settling *s)
 	for (int i = 0; i < n; i++)
 		regions = lappend(regions, fleet_base_plan_text(i, 1));
 	foreach(cell, regions)
-		if (!settle_remote(lfirst(cell), values))
+		if (!settle_remote(lfirst(cell), values) && !FLEET_FAULT_ON("settle-forgets-untold"))
 			untold = lappend(untold, lfirst(cell));
 
 	FLEET_FAULT("before-settle");
+	values[3] = fleet_commit_text_array(untold);
 	fleet_base_plan_execute(&settle_plan, NULL, values, NULL);
-	done[0] = values[0];
-	done[1] = fleet_commit_text_array(untold);
-	fleet_base_plan_execute(&done_plan, NULL, done, NULL);
 	end_step();
 }
 
@@ -345,7 +343,7 @@ push_branch(FleetConn *conn, FleetDoubt *doubt)
 			branch_is_applied(conn, doubt) : 0;
 		if (applied == 't')
 			error = NULL;
-		else if (applied == 'f')
+		else if (applied == 'f' && !FLEET_FAULT_ON("push-no-redo"))
 			error = redo(conn, doubt);
 	}
 	fleet_remote_clear(&reply);
@@ -376,6 +374,13 @@ push_to_peer(List *doubts)
 			fleet_commit_failed(doubt->gid, error ? error : "the connection was lost", false);
 	}
 	fleet_commit_end_step();
+	foreach(cell, doubts)
+	{
+		FleetDoubt *doubt = lfirst(cell);
+
+		if (!doubt->confirmed)
+			fleet_commit_doubt_note(doubt->region, doubt->gid, doubt->since);
+	}
 }
 
 static int
@@ -404,7 +409,7 @@ all_confirmed(List *doubts)
 
 			if (strcmp(branch->dtxid, doubt->dtxid) != 0)
 				break;
-			all = all && branch->confirmed;
+			all = all && (branch->confirmed || FLEET_FAULT_ON("settle-unconfirmed"));
 			hlc = Max(hlc, branch->hlc);
 		}
 		if (all)

@@ -48,7 +48,7 @@ init_registry(void *area)
 {
 	Registry   *r = area;
 
-	LWLockInitialize(&r->lock, LWLockNewTrancheId());
+	fleet_base_shmem_init_lock(&r->lock, "FleetConfirmed");
 	r->nconfirmed = 0;
 	r->nslot = MaxBackends;
 	for (int i = 0; i < MaxBackends; i++)

@@ -48,6 +48,7 @@
 
 #include "base/plan.h"
 #include "base/worker.h"
+#include "commit/doubt.h"
 #include "commit/resolver.h"
 #include "region/map.h"
 
@@ -277,14 +278,17 @@ forget_resolved(MemoryContext context)
 	fleet_commit_end_step();
 }
 
-/* Run one step; an error in it is logged and ends only the step. */
-static void
+/* Run one step; an error in it is logged and ends only the step.  False then. */
+static bool
 run_step(void (*step) (MemoryContext), MemoryContext context)
 {
+	volatile bool done = false;
+
 	MemoryContextReset(context);
 	PG_TRY();
 	{
 		step(context);
+		done = true;
 	}
 	PG_CATCH();
 	{
@@ -295,6 +299,21 @@ run_step(void (*step) (MemoryContext), MemoryContext context)
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
+	return done;
+}
+
+static void
+run_round(MemoryContext context)
+{
+	bool		pushed;
+
+	slow_tried = false;
+	fleet_commit_doubt_begin();
+	pushed = run_step(fleet_commit_push, context);
+	(void) run_step(fleet_commit_pull, context);
+	(void) run_step(forget_resolved, context);
+	if (pushed)
+		(void) run_step(fleet_commit_doubt_publish, context);
 }
 
 void
@@ -323,10 +342,7 @@ fleet_commit_resolver_main(Datum main_arg)
 			fleet_base_worker_not_wanted();
 			proc_exit(0);
 		}
-		slow_tried = false;
-		run_step(fleet_commit_push, context);
-		run_step(fleet_commit_pull, context);
-		run_step(forget_resolved, context);
+		run_round(context);
 
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "remote/remote.h"
 
@@ -28,6 +29,7 @@ typedef struct FleetDoubt
 	char	   *gid;			/* with branch number */
 	char	   *dtxid;
 	char	   *region;			/* of the peer */
+	TimestampTz since;			/* push: when the transaction began */
 	bool		older;			/* pull: prepared before this node's incarnation */
 	bool		waits;			/* push: it failed a moment ago, leave it for now */
 	bool		confirmed;		/* push: the participant has committed */

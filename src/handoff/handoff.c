@@ -8,10 +8,13 @@
  * (commit/distributed.c), recorded with the decision.
  *
  *	1. Where is it?  Here, if this node owns a region; else, or where it is not
- *	   here, its departure says where it went; else all regions are asked.
- *	2. Depart at the source.  If it has moved meanwhile, the source says where
- *	   to, and we follow, at most MAX_HOPS times.
- *	3. Arrive at the target.
+ *	   here, its departure says where it went; else all regions are asked.  Where
+ *	   there is only one that it can be in, that one is not asked but told to let
+ *	   it go, which saves a round trip.
+ *	2. Lock and check at the source.  If it has moved meanwhile, the source says
+ *	   where to, and we follow, at most MAX_HOPS times.
+ *	3. Send it to the target, which works on it while
+ *	4. the source, if that is here, writes its departure.
  *
  * Nothing has taken effect when this returns; COMMIT does that.
  *
@@ -60,10 +63,6 @@ PG_FUNCTION_INFO_V1(fleet_handoff_arrive_sql);
 /* How often a row that keeps moving is followed. */
 #define MAX_HOPS 8
 
-/* How long a node may take to say where a row is. */
-#define WHEREABOUTS_TIMEOUT_MS 2000
-
-#define WHEREABOUTS_SQL "SELECT fleet.whereabouts($1, $2)"
 #define DEPART_SQL "SELECT fleet.depart($1, $2::boolean, $3::text[], $4, $5::bigint, $6::bigint, $7::bigint, $8::integer)"
 #define ARRIVE_SQL "SELECT fleet.arrive($1, $2::jsonb, $3::bigint, false)"
 
@@ -72,6 +71,7 @@ typedef struct HandoffItem
 {
 	char	   *id;
 	char	   *region;			/* where it is thought to be, or NULL */
+	bool		guessed;		/* a region was guessed once */
 	bool		gone;			/* has departed in this call */
 } HandoffItem;
 
@@ -82,14 +82,11 @@ typedef struct Handoff
 	bool		vehicles;
 	int64		expected_epoch;
 	int			nitem;
-	HandoffItem	   *items;
+	HandoffItem *items;
 	int64		new_epoch;		/* greatest one given */
 	int			moved;			/* items that arrive */
 } Handoff;
 
-static FleetPlan local_whereabouts_plan = {
-	"SELECT fleet.whereabouts($1, $2)", 2, {TEXTOID, TEXTOID}
-};
 static FleetPlan visible_plans[2] = {
 	{"SELECT 1 FROM fleet.rides WHERE region = '%s' AND ride_id = ANY ($1) FOR UPDATE",
 	1, {TEXTARRAYOID}},
@@ -153,85 +150,6 @@ check_rights(const Handoff *h, ArrayType *ids)
 
 /* ---------- where it is ---------- */
 
-/* What one region says: "live", the region it departed to, "deleted" or NULL. */
-static char *
-ask_whereabouts(const Handoff *h, const char *region, const char *id)
-{
-	const char *params[2] = {noun(h), id};
-	char	   *answer;
-
-	if (h->map->own != NULL && strcmp(h->map->own->name, region) == 0)
-	{
-		MemoryContext context = CurrentMemoryContext;
-		FleetCaller caller;
-		Datum		values[2];
-
-		values[0] = CStringGetTextDatum(params[0]);
-		values[1] = CStringGetTextDatum(params[1]);
-		fleet_base_become_owner(&caller);
-		SPI_connect();
-		fleet_base_plan_execute(&local_whereabouts_plan, NULL, values, NULL);
-		answer = fleet_base_plan_text(0, 1);
-		if (answer != NULL)
-			answer = MemoryContextStrdup(context, answer);
-		SPI_finish();
-		fleet_base_become_caller(&caller);
-		return answer;
-	}
-	return fleet_remote_query(fleet_remote_connect(region), WHEREABOUTS_SQL, 2, params,
-							  WHEREABOUTS_TIMEOUT_MS);
-}
-
-/*
- * Where the departure of region number i leads to, over further departures.
- * NULL where it was deleted in the end, or did not depart from there.
- */
-static char *
-follow_departures(const FleetRegionMap *map, char **answers, int i)
-{
-	char	   *at = NULL;
-
-	for (int hops = 0; hops < map->nregion; hops++)
-	{
-		const FleetRegion *next;
-
-		if (answers[i] == NULL)
-			return at;
-		if (strcmp(answers[i], "deleted") == 0)
-			return NULL;
-		at = answers[i];
-		next = fleet_region_find(map, at);
-		if (next == NULL)
-			return at;
-		i = next - map->regions;
-	}
-	return at;
-}
-
-/*
- * Ask the regions one by one until one has it, or knows where it went.
- * "live" ends the search; a departure may be an old one, so it only stands
- * until somebody has the row.
- */
-static char *
-search_regions(const Handoff *h, const char *id)
-{
-	char	  **answers = palloc0(sizeof(char *) * h->map->nregion);
-	char	   *hint = NULL;
-
-	for (int i = 0; i < h->map->nregion; i++)
-	{
-		const char *region = h->map->regions[i].name;
-
-		answers[i] = ask_whereabouts(h, region, id);
-		if (answers[i] != NULL && strcmp(answers[i], "live") == 0)
-			return pstrdup(region);
-	}
-	for (int i = 0; i < h->map->nregion && hint == NULL; i++)
-		hint = follow_departures(h->map, answers, i);
-	return hint;
-}
-
 static void
 raise_not_found(const Handoff *h, const char *id)
 {
@@ -251,6 +169,42 @@ raise_on_its_way(const Handoff *h, const char *id)
 			 errhint("Try again. The view fleet.in_doubt shows what takes long.")));
 }
 
+/* The only region that it can be in, given that it is neither here nor at the target. */
+static char *
+only_region(const Handoff *h)
+{
+	char	   *only = NULL;
+
+	for (int i = 0; i < h->map->nregion; i++)
+	{
+		const FleetRegion *region = &h->map->regions[i];
+
+		if (region == h->map->own || region == h->target)
+			continue;
+		if (only != NULL)
+			return NULL;
+		only = region->name;
+	}
+	return only;
+}
+
+static bool
+is_at_target(const Handoff *h, const HandoffItem *item)
+{
+	return item->region != NULL && strcmp(item->region, h->target->name) == 0;
+}
+
+/* The target is this node's own region: is the item here, or where did it go? */
+static void
+look_here(const Handoff *h, HandoffItem *item, bool *live)
+{
+	char	   *answer = fleet_handoff_whereabouts(h->map, h->vehicles, item->id);
+
+	*live = answer != NULL && strcmp(answer, "LIVE") == 0;
+	if (!*live)
+		item->region = (answer == NULL || strcmp(answer, "DELETED") == 0) ? NULL : answer;
+}
+
 /*
  * Make sure that an item has a region other than the target.  Being said to be
  * at the target is believed only from the target itself.
@@ -258,54 +212,69 @@ raise_on_its_way(const Handoff *h, const char *id)
 static void
 find_item(const Handoff *h, HandoffItem *item)
 {
-	char	   *answer;
+	bool		live = false;
 
-	if (item->region != NULL && strcmp(item->region, h->target->name) == 0)
+	if (h->target == h->map->own && is_at_target(h, item))
+		look_here(h, item, &live);
+	if (item->region == NULL && !item->guessed)
 	{
-		answer = ask_whereabouts(h, item->region, item->id);
-		if (answer != NULL && strcmp(answer, "live") == 0)
-			ereport(ERROR,
-					(errcode(FLEET_ERRCODE_ALREADY_THERE),
-					 errmsg("%s \"%s\" is already in region \"%s\"", noun(h), item->id,
-							h->target->name)));
-		item->region = NULL;
+		item->guessed = true;
+		item->region = only_region(h);
 	}
-	if (item->region == NULL)
-		item->region = search_regions(h, item->id);
+	if (!live && (item->region == NULL || is_at_target(h, item)))
+		item->region = fleet_handoff_search(h->map, h->vehicles, item->id, &live);
 	if (item->region == NULL)
 		raise_not_found(h, item->id);
 	(void) fleet_region_require(h->map, item->region);
+	if (live && is_at_target(h, item))
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_ALREADY_THERE),
+				 errmsg("%s \"%s\" is already in region \"%s\"", noun(h), item->id,
+						h->target->name)));
 }
 
 /* ---------- departure and arrival ---------- */
 
-static Datum
+/* The items that are thought to be in one region; they are sorted. */
+static FleetIds
 ids_in(const Handoff *h, const char *region)
 {
-	Datum	   *elems = palloc(sizeof(Datum) * h->nitem);
-	int			n = 0;
+	FleetIds	ids = {.ids = palloc(sizeof(char *) * h->nitem)};
 
 	for (int i = 0; i < h->nitem; i++)
 		if (!h->items[i].gone && h->items[i].region != NULL &&
 			strcmp(h->items[i].region, region) == 0)
-			elems[n++] = CStringGetTextDatum(h->items[i].id);
-	return PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false, TYPALIGN_INT));
+			ids.ids[ids.n++] = h->items[i].id;
+	return ids;
 }
 
+static char *
+array_text(const FleetIds *ids)
+{
+	Datum	   *elems = palloc(sizeof(Datum) * ids->n);
+
+	for (int i = 0; i < ids->n; i++)
+		elems[i] = CStringGetTextDatum(ids->ids[i]);
+	return OidOutputFunctionCall(F_ARRAY_OUT,
+								 PointerGetDatum(construct_array(elems, ids->n, TEXTOID, -1,
+																 false, TYPALIGN_INT)));
+}
+
+/* The same answer as fleet_handoff_departure_answer(), from another node. */
 static Datum
-depart_remote(const Handoff *h, FleetBranch *branch, Datum ids, const char *dtxid)
+depart_remote(const Handoff *h, FleetBranch *branch, const FleetLeaving *leaving)
 {
 	const char *params[8];
 	char	   *answer;
 
-	params[0] = dtxid;
-	params[1] = h->vehicles ? "true" : "false";
-	params[2] = OidOutputFunctionCall(F_ARRAY_OUT, ids);
-	params[3] = h->target->name;
-	params[4] = psprintf(INT64_FORMAT, h->expected_epoch);
+	params[0] = leaving->dtxid;
+	params[1] = leaving->vehicles ? "true" : "false";
+	params[2] = array_text(&leaving->ids);
+	params[3] = leaving->target;
+	params[4] = psprintf(INT64_FORMAT, leaving->expected_epoch);
 	params[5] = psprintf(INT64_FORMAT, h->map->version);
 	params[6] = psprintf(UINT64_FORMAT, fleet_clock_now());
-	params[7] = psprintf("%d", fleet_commit_lock_timeout);
+	params[7] = psprintf("%d", leaving->lock_timeout);
 	answer = fleet_commit_ask(branch, DEPART_SQL, 8, params);
 	if (answer == NULL)
 		ereport(ERROR,
@@ -314,21 +283,29 @@ depart_remote(const Handoff *h, FleetBranch *branch, Datum ids, const char *dtxi
 	return OidInputFunctionCall(F_ARRAY_IN, answer, TEXTOID, -1);
 }
 
+/*
+ * The record says no more than that there was an arrival: what arrived is what
+ * the transaction's departures say, see fleet.branch_request().
+ */
 static void
 arrive(Handoff *h, const char *rows, const char *dtxid)
 {
+	FleetBranch *branch;
+	const char *params[3];
+
 	if (h->target == h->map->own)
+	{
 		(void) fleet_handoff_arrive(h->map, dtxid,
 									DirectFunctionCall1(jsonb_in, CStringGetDatum(rows)),
 									false);
-	else
-	{
-		FleetBranch *branch = fleet_commit_join(h->target->name);
-		const char *params[3] = {dtxid, rows, psprintf(INT64_FORMAT, h->map->version)};
-
-		fleet_commit_record(branch, "arrive", rows);
-		fleet_commit_tell(branch, ARRIVE_SQL, 3, params);
+		return;
 	}
+	branch = fleet_commit_join(h->target->name);
+	params[0] = dtxid;
+	params[1] = rows;
+	params[2] = psprintf(INT64_FORMAT, h->map->version);
+	fleet_commit_tell(branch, ARRIVE_SQL, 3, params);
+	fleet_commit_record(branch, "arrive", NULL);
 }
 
 static int
@@ -356,28 +333,30 @@ follow(Handoff *h, Datum *elems, bool *nulls, int n)
 static void
 move_from(Handoff *h, char *region)
 {
-	const char *dtxid = fleet_commit_begin();
-	bool		local = h->map->own != NULL && strcmp(region, h->map->own->name) == 0;
-	Datum		ids = ids_in(h, region);
+	FleetLeaving leaving = {
+		.vehicles = h->vehicles,
+		.ids = ids_in(h, region),
+		.expected_epoch = h->expected_epoch,
+		.target = h->target->name,
+		.dtxid = fleet_commit_begin(),
+		.lock_timeout = fleet_commit_lock_timeout
+	};
 	FleetBranch *branch = NULL;
-	FleetLeaving leaving;
+	FleetDeparture *departure = NULL;
 	Datum		answer;
 	Datum	   *elems;
 	bool	   *nulls;
 	int			n;
 
-	leaving.vehicles = h->vehicles;
-	leaving.ids = ids;
-	leaving.expected_epoch = h->expected_epoch;
-	leaving.target = h->target->name;
-	leaving.dtxid = dtxid;
-	leaving.lock_timeout = fleet_commit_lock_timeout;
-	if (local)
-		answer = fleet_handoff_depart(h->map, &leaving);
+	if (strcmp(region, h->map->own->name) == 0)
+	{
+		departure = fleet_handoff_depart(h->map, &leaving);
+		answer = fleet_handoff_departure_answer(departure);
+	}
 	else
 	{
 		branch = fleet_commit_join(region);
-		answer = depart_remote(h, branch, ids, dtxid);
+		answer = depart_remote(h, branch, &leaving);
 	}
 	deconstruct_array(DatumGetArrayTypeP(answer), TEXTOID, -1, false, TYPALIGN_INT,
 					  &elems, &nulls, &n);
@@ -389,7 +368,9 @@ move_from(Handoff *h, char *region)
 	(void) fleet_clock_receive(strtoull(TextDatumGetCString(elems[2]), NULL, 10));
 	if (branch != NULL)
 		fleet_commit_record(branch, "depart", TextDatumGetCString(elems[0]));
-	arrive(h, TextDatumGetCString(elems[0]), dtxid);
+	arrive(h, TextDatumGetCString(elems[0]), leaving.dtxid);
+	if (departure != NULL)
+		fleet_handoff_departure_write(departure);
 	h->new_epoch = Max(h->new_epoch, strtoll(TextDatumGetCString(elems[1]), NULL, 10));
 	for (int i = 0; i < h->nitem; i++)
 		if (!h->items[i].gone && h->items[i].region != NULL &&
@@ -409,31 +390,19 @@ first_to_go(Handoff *h)
 	return NULL;
 }
 
-/* The ids as items, sorted, each once. */
+/* The ids as items, which at first are thought to be here. */
 static void
-read_items(Handoff *h, ArrayType *ids)
+read_items(Handoff *h, ArrayType *array)
 {
-	Datum	   *elems;
-	bool	   *nulls;
-	int			n;
-	int			kept = 0;
+	FleetIds	ids = fleet_handoff_read_ids(array, noun(h));
 
-	deconstruct_array(ids, TEXTOID, -1, false, TYPALIGN_INT, &elems, &nulls, &n);
-	h->items = palloc0(sizeof(HandoffItem) * Max(n, 1));
-	for (int i = 0; i < n; i++)
+	h->items = palloc0(sizeof(HandoffItem) * Max(ids.n, 1));
+	h->nitem = ids.n;
+	for (int i = 0; i < ids.n; i++)
 	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("the id of a %s must not be null", noun(h))));
-		h->items[i].id = TextDatumGetCString(elems[i]);
-		h->items[i].region = h->map->own ? h->map->own->name : NULL;
+		h->items[i].id = ids.ids[i];
+		h->items[i].region = fleet_handoff_own_region(h->map)->name;
 	}
-	qsort(h->items, n, sizeof(HandoffItem), compare_items);
-	for (int i = 0; i < n; i++)
-		if (kept == 0 || strcmp(h->items[i].id, h->items[kept - 1].id) != 0)
-			h->items[kept++] = h->items[i];
-	h->nitem = kept;
 }
 
 /*
@@ -443,7 +412,7 @@ read_items(Handoff *h, ArrayType *ids)
 static void
 run(Handoff *h, ArrayType *ids, const char *target)
 {
-	HandoffItem	   *item;
+	HandoffItem *item;
 	int			hops = 0;
 
 	h->map = fleet_region_map_member();
@@ -526,18 +495,24 @@ Datum
 fleet_handoff_depart_sql(PG_FUNCTION_ARGS)
 {
 	const FleetRegionMap *map = fleet_region_map_member();
+	FleetDeparture *departure;
 	FleetLeaving leaving;
+	Datum		answer;
 
 	RequireTransactionBlock(true, "fleet.depart");
 	leaving.dtxid = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	leaving.vehicles = PG_GETARG_BOOL(1);
-	leaving.ids = PointerGetDatum(PG_GETARG_ARRAYTYPE_P(2));
+	leaving.ids = fleet_handoff_read_ids(PG_GETARG_ARRAYTYPE_P(2),
+										 leaving.vehicles ? "vehicle" : "ride");
 	leaving.target = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	leaving.expected_epoch = PG_GETARG_INT64(4);
 	fleet_handoff_check_map(map, PG_GETARG_INT64(5));
 	(void) fleet_clock_receive((uint64) PG_GETARG_INT64(6));
 	leaving.lock_timeout = PG_GETARG_INT32(7);
-	PG_RETURN_DATUM(fleet_handoff_depart(map, &leaving));
+	departure = fleet_handoff_depart(map, &leaving);
+	answer = fleet_handoff_departure_answer(departure);
+	fleet_handoff_departure_write(departure);
+	PG_RETURN_DATUM(answer);
 }
 
 /* fleet.arrive(dtxid, rows, map_version, redo) -> integer: the target's half. */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * move.h
- *	  The two halves of a handoff on the nodes that own the regions.
+ *	  The two halves of a handoff on the nodes that own the regions, and where
+ *	  a row is.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -14,23 +15,73 @@
 
 #include "postgres.h"
 
+#include "utils/array.h"
+
+#include "base/table.h"
 #include "region/map.h"
 
-/* What is to leave: rides, or vehicles, by id. */
+/* Ids of rides or vehicles: sorted, each once. */
+typedef struct FleetIds
+{
+	int			n;
+	char	  **ids;
+} FleetIds;
+
+/* What is to leave. */
 typedef struct FleetLeaving
 {
 	bool		vehicles;		/* ids are of vehicles, else of rides */
-	Datum		ids;			/* text[] */
+	FleetIds	ids;
 	int64		expected_epoch; /* of each; 0 = any */
 	const char *target;
 	const char *dtxid;
 	int			lock_timeout;	/* ms, the coordinator's setting */
 } FleetLeaving;
 
-extern Datum fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving);
+/* What leaves, once it is locked. */
+typedef struct FleetDeparture FleetDeparture;
+
+/* ---- move.c ---- */
+
+/* Partitions of this node, and what it keeps of handoffs. */
+extern FleetTable fleet_handoff_ride_table;
+extern FleetTable fleet_handoff_vehicle_table;
+extern FleetTable fleet_handoff_departure_table;
+
+extern FleetIds fleet_handoff_read_ids(ArrayType *array, const char *noun);
+extern bool fleet_handoff_has_id(const FleetIds *ids, const char *id);
+extern const FleetRegion *fleet_handoff_own_region(const FleetRegionMap *map);
+extern void fleet_handoff_check_map(const FleetRegionMap *map, int64 version);
+extern bool fleet_handoff_find_departure(FleetOpenTable *departures, Snapshot snapshot,
+										 const char *kind, const char *key);
+extern void fleet_handoff_delete_departure(FleetOpenTable *departures, Snapshot snapshot,
+										   const char *kind, const char *key);
+extern void fleet_handoff_log(FleetOpenTable *log, const char *ride, const char *vehicle,
+							  const char *source, const char *target, int64 epoch,
+							  uint64 hlc, const char *dtxid, const char *status);
+extern void fleet_handoff_open_log(FleetOpenTable *log);
+extern Snapshot fleet_handoff_snapshot(void);
+extern void fleet_handoff_begin_move(void);
+extern void fleet_handoff_end_move(void);
+extern bool fleet_handoff_is_moving(void);
+
+/* ---- depart.c ---- */
+
+extern FleetDeparture *fleet_handoff_depart(const FleetRegionMap *map,
+											const FleetLeaving *leaving);
+extern Datum fleet_handoff_departure_answer(const FleetDeparture *departure);
+extern void fleet_handoff_departure_write(FleetDeparture *departure);
+
+/* ---- arrive.c ---- */
+
 extern int	fleet_handoff_arrive(const FleetRegionMap *map, const char *dtxid,
 								 Datum rows, bool redo);
-extern void fleet_handoff_check_map(const FleetRegionMap *map, int64 version);
-extern bool fleet_handoff_is_moving(void);
+
+/* ---- whereabouts.c ---- */
+
+extern char *fleet_handoff_whereabouts(const FleetRegionMap *map, bool vehicles,
+									   const char *id);
+extern char *fleet_handoff_search(const FleetRegionMap *map, bool vehicles,
+								  const char *id, bool *live);
 
 #endif							/* FLEET_HANDOFF_MOVE_H */

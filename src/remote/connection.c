@@ -109,13 +109,17 @@ fleet_remote_discard(FleetConn *conn)
 {
 	if (conn->partial != NULL)
 		PQclear(conn->partial);
+	if (conn->wait_set != NULL)
+		FreeWaitEventSet(conn->wait_set);
 	if (conn->pg != NULL)
 	{
 		PQfinish(conn->pg);
 		ReleaseExternalFD();
 	}
 	conn->partial = NULL;
+	conn->wait_set = NULL;
 	conn->pg = NULL;
+	conn->queued = false;
 	conn->pending = 0;
 	conn->sent = 0;
 	conn->preparing = 0;
@@ -258,9 +262,9 @@ fleet_remote_try_connect(const char *region, char **error)
 
 	if (conn->pg != NULL && !conn->in_transaction)
 	{
-		if (!conn->broken && conn->pending == 0 && !conn->stale)
+		if (!conn->broken && !fleet_remote_is_busy(conn) && !conn->stale)
 			conn->broken = PQstatus(conn->pg) == CONNECTION_BAD || !is_quiet(conn->pg);
-		if (conn->broken || conn->stale || conn->pending > 0)
+		if (conn->broken || conn->stale || fleet_remote_is_busy(conn))
 			fleet_remote_discard(conn);
 	}
 	if (conn->pg != NULL)

@@ -15,6 +15,8 @@
 
 #include "postgres.h"
 
+#include "storage/latch.h"
+
 #include "base/compat.h"
 #include "libpq-fe.h"
 
@@ -37,6 +39,9 @@ typedef struct FleetConn
 	PGconn	   *pg;				/* NULL while not connected */
 	int			pending;		/* requests sent whose reply was not read */
 	int			sent;			/* requests ever sent */
+	bool		queued;			/* the next request has begun */
+	WaitEventSet *wait_set;		/* latch and socket; made at the first wait */
+	int			wait_socket;	/* the socket's place in it */
 	PGresult   *partial;		/* reply that is being read */
 	int			preparing;		/* request that prepares the last statement, or 0 */
 	int			nstatement;
@@ -72,10 +77,14 @@ extern FleetConn *fleet_remote_try_connect(const char *region, char **error);
 extern bool fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 							  const char *const *params);
 extern bool fleet_remote_queue(FleetConn *conn, const char *sql);
+extern bool fleet_remote_queue_prepared(FleetConn *conn, const char *sql, int nparams,
+										const char *const *params);
+extern bool fleet_remote_flush(FleetConn *conn);
 extern bool fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
 									   const char *const *params);
 extern FleetReplyStatus fleet_remote_receive(FleetConn *conn, int64 deadline,
 											 FleetReply *reply);
+extern bool fleet_remote_is_busy(const FleetConn *conn);
 extern void fleet_remote_clear(FleetReply *reply);
 extern bool fleet_remote_is_sqlstate(const FleetReply *reply, const char *sqlstate);
 FLEET_NORETURN extern void fleet_remote_raise(FleetConn *conn, FleetReply *reply,

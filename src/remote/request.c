@@ -3,13 +3,18 @@
  * request.c
  *	  Requests and replies on a kept connection.
  *
- * libpq's pipeline mode: each request is one statement and one
- * synchronisation point, so several may be on their way and replies come back
- * in the order of the requests.  Nothing here blocks in libpq; each wait is on
- * the latch and the socket and ends at a deadline, also where neither
- * statement_timeout nor a cancel is listened to (during COMMIT).
+ * libpq's pipeline mode: each request ends with a synchronisation point, so
+ * several may be on their way and replies come back in the order of the
+ * requests.  A request is one statement, or several of which all but the last
+ * were queued: when one fails the peer skips the rest, and the reply is its
+ * error; else the reply is the last one's result.  What is queued may be under way
+ * before the request is complete, and has no reply before.
  *
- * fleet_remote_send, _receive and _clear never throw on account of the peer;
+ * Nothing here blocks in libpq; each wait is on the latch and the socket and
+ * ends at a deadline, also where neither statement_timeout nor a cancel is
+ * listened to (during COMMIT).
+ *
+ * fleet_remote_send, _queue, _receive and _clear never throw on account of the peer;
  * _receive throws for cancel and terminate unless interrupts are held.
  *
  * Copyright (c) 2026, the fleet authors
@@ -62,8 +67,9 @@ poll_socket(PGconn *pg, int events, int64 left)
 }
 
 /*
- * Wait for the socket.  False when the deadline has passed; what has arrived by
- * then is still to be had, since another peer may have used up the time.
+ * Wait for the socket while a connection is being made.  False when the deadline
+ * has passed; what has arrived by then is still to be had, since another peer may
+ * have used up the time.
  */
 bool
 fleet_remote_wait(PGconn *pg, int events, int64 deadline)
@@ -84,6 +90,34 @@ fleet_remote_wait(PGconn *pg, int events, int64 deadline)
 	return (rc & WL_TIMEOUT) == 0;
 }
 
+/* The same for one that is open, whose wait event set is kept. */
+static bool
+wait_for(FleetConn *conn, int events, int64 deadline)
+{
+	int64		left = Max(deadline - monotonic_ms(), 0);
+	WaitEvent	event;
+
+	if (InterruptHoldoffCount > 0)
+		return poll_socket(conn->pg, events, left);
+	if (conn->wait_set == NULL)
+	{
+		conn->wait_set = fleet_compat_create_wait_set(3);
+		AddWaitEventToSet(conn->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(conn->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		conn->wait_socket = AddWaitEventToSet(conn->wait_set, events, PQsocket(conn->pg),
+											  NULL, NULL);
+	}
+	ModifyWaitEvent(conn->wait_set, conn->wait_socket, events, NULL);
+	if (WaitEventSetWait(conn->wait_set, left, &event, 1, PG_WAIT_EXTENSION) == 0)
+		return false;
+	if (event.events & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
 /* End a request that was queued (or not): start to send it. */
 static bool
 finish_send(FleetConn *conn, bool queued)
@@ -93,9 +127,26 @@ finish_send(FleetConn *conn, bool queued)
 		conn->broken = true;
 		return false;
 	}
+	conn->queued = false;
 	conn->pending++;
 	conn->sent++;
 	return true;
+}
+
+/* Is there a request that was begun, or whose reply was not read? */
+bool
+fleet_remote_is_busy(const FleetConn *conn)
+{
+	return conn->queued || conn->pending > 0;
+}
+
+/* Begin to send what is queued. */
+bool
+fleet_remote_flush(FleetConn *conn)
+{
+	if (PQflush(conn->pg) < 0)
+		conn->broken = true;
+	return !conn->broken;
 }
 
 /*
@@ -112,18 +163,22 @@ fleet_remote_send(FleetConn *conn, const char *sql, int nparams,
 											   NULL, NULL, 0));
 }
 
-/*
- * Put a statement ahead of the next request, as part of it: if this one fails,
- * the peer skips the request, and the reply is this one's error.
- */
+static bool
+note_queued(FleetConn *conn, bool queued)
+{
+	conn->queued = true;
+	if (!queued)
+		conn->broken = true;
+	return queued;
+}
+
+/* Put a statement ahead of the next one, as part of the same request. */
 bool
 fleet_remote_queue(FleetConn *conn, const char *sql)
 {
 	if (conn->pg == NULL || conn->broken)
 		return false;
-	if (!PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0))
-		conn->broken = true;
-	return !conn->broken;
+	return note_queued(conn, PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0));
 }
 
 /* Put a new statement on the list; its preparation goes ahead in the request. */
@@ -145,18 +200,12 @@ add_statement(FleetConn *conn, const char *sql)
 	return statement;
 }
 
-/*
- * The same for a statement that is sent often: the peer parses and plans it
- * once.  sql must be a string constant.
- */
-bool
-fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
-						   const char *const *params)
+/* Queue a statement that the peer parses and plans once. */
+static bool
+queue_prepared(FleetConn *conn, const char *sql, int nparams, const char *const *params)
 {
 	FleetStatement *statement = NULL;
 
-	if (conn->pg == NULL || conn->broken)
-		return false;
 	for (int i = 0; i < conn->nstatement && statement == NULL; i++)
 		if (strcmp(conn->statements[i].sql, sql) == 0)
 			statement = &conn->statements[i];
@@ -165,9 +214,30 @@ fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
 	else if (!statement->prepared)
 		statement = NULL;		/* its preparation has not been answered yet */
 	if (statement == NULL)
-		return fleet_remote_send(conn, sql, nparams, params);
-	return finish_send(conn, PQsendQueryPrepared(conn->pg, statement->name, nparams, params,
-												 NULL, NULL, 0));
+		return PQsendQueryParams(conn->pg, sql, nparams, NULL, params, NULL, NULL, 0);
+	return PQsendQueryPrepared(conn->pg, statement->name, nparams, params, NULL, NULL, 0);
+}
+
+/*
+ * As fleet_remote_queue and fleet_remote_send, for a statement that is sent
+ * often.  sql must be a string constant.
+ */
+bool
+fleet_remote_queue_prepared(FleetConn *conn, const char *sql, int nparams,
+							const char *const *params)
+{
+	if (conn->pg == NULL || conn->broken)
+		return false;
+	return note_queued(conn, queue_prepared(conn, sql, nparams, params));
+}
+
+bool
+fleet_remote_send_prepared(FleetConn *conn, const char *sql, int nparams,
+						   const char *const *params)
+{
+	if (conn->pg == NULL || conn->broken)
+		return false;
+	return finish_send(conn, queue_prepared(conn, sql, nparams, params));
 }
 
 /*
@@ -273,9 +343,7 @@ fleet_remote_receive(FleetConn *conn, int64 deadline, FleetReply *reply)
 			return finish_reply(conn, reply, FLEET_REPLY_OK);
 		if (unsent < 0 || PQstatus(conn->pg) == CONNECTION_BAD)
 			return finish_reply(conn, reply, FLEET_REPLY_BROKEN);
-		if (!fleet_remote_wait(conn->pg,
-							   WL_SOCKET_READABLE | (unsent ? WL_SOCKET_WRITEABLE : 0),
-							   deadline))
+		if (!wait_for(conn, WL_SOCKET_READABLE | (unsent ? WL_SOCKET_WRITEABLE : 0), deadline))
 			return finish_reply(conn, reply, FLEET_REPLY_TIMEOUT);
 
 		/*

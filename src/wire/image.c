@@ -25,8 +25,10 @@
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
 #include "utils/typcache.h"
 
+#include "base/compat.h"
 #include "wire/image.h"
 
 PG_FUNCTION_INFO_V1(fleet_wire_row_image);
@@ -61,14 +63,28 @@ begin_exact_text(void)
 		set_locally("datestyle", "ISO");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
 		set_locally("intervalstyle", "postgres");
-	if (extra_float_digits < 3)
-		set_locally("extra_float_digits", "3");
+	if (extra_float_digits < 1)
+		set_locally("extra_float_digits", "1");
 	return nest;
+}
+
+/* columns may be NULL, which is slower. */
+static char *
+column_text(TupleDesc desc, const FleetColumn *columns, int i, Datum value)
+{
+	Oid			output;
+	bool		varlena;
+
+	if (columns != NULL)
+		return OutputFunctionCall(unconstify(FmgrInfo *, &columns[i].out), value);
+	getTypeOutputInfo(TupleDescAttr(desc, i)->atttypid, &output, &varlena);
+	return OidOutputFunctionCall(output, value);
 }
 
 /* The image of a row, palloc'd. */
 Jsonb *
-fleet_wire_image(HeapTuple tuple, TupleDesc desc)
+fleet_wire_image(TupleDesc desc, const FleetColumn *columns,
+				 const Datum *values, const bool *isnull)
 {
 	JsonbParseState *state = NULL;
 	int			nest = begin_exact_text();
@@ -77,29 +93,94 @@ fleet_wire_image(HeapTuple tuple, TupleDesc desc)
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < desc->natts; i++)
 	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
-		bool		isnull;
-		Datum		value;
-		Oid			output;
-		bool		varlena;
+		JsonbValue	null = {.type = jbvNull};
 
-		if (attr->attisdropped)
+		if (TupleDescAttr(desc, i)->attisdropped)
 			continue;
-		push_string(&state, WJB_KEY, NameStr(attr->attname));
-		value = heap_getattr(tuple, i + 1, desc, &isnull);
-		if (isnull)
-		{
-			JsonbValue	null = {.type = jbvNull};
-
+		push_string(&state, WJB_KEY, NameStr(TupleDescAttr(desc, i)->attname));
+		if (isnull[i])
 			(void) pushJsonbValue(&state, WJB_VALUE, &null);
-			continue;
-		}
-		getTypeOutputInfo(attr->atttypid, &output, &varlena);
-		push_string(&state, WJB_VALUE, OidOutputFunctionCall(output, value));
+		else
+			push_string(&state, WJB_VALUE, column_text(desc, columns, i, values[i]));
 	}
 	image = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	AtEOXact_GUC(true, nest);
 	return JsonbValueToJsonb(image);
+}
+
+/* ---------- reading ---------- */
+
+FLEET_NORETURN static void
+raise_malformed(const char *key, const char *wanted)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("a row that travels is malformed"),
+			 errdetail("Its field \"%s\" is not %s.", key, wanted)));
+}
+
+/* A string of a JSON object, palloc'd; NULL where it is null or absent. */
+char *
+fleet_wire_get_text(JsonbContainer *object, const char *key)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(object, key, strlen(key), &value) == NULL ||
+		value.type == jbvNull)
+		return NULL;
+	if (value.type != jbvString)
+		raise_malformed(key, "a string");
+	return pnstrdup(value.val.string.val, value.val.string.len);
+}
+
+/* A whole number of a JSON object, which must have it. */
+int64
+fleet_wire_get_int64(JsonbContainer *object, const char *key)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(object, key, strlen(key), &value) == NULL ||
+		value.type != jbvNumeric)
+		raise_malformed(key, "a number");
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8,
+											 NumericGetDatum(value.val.numeric)));
+}
+
+/* An object within a JSON object, which must have it. */
+JsonbContainer *
+fleet_wire_get_object(JsonbContainer *object, const char *key)
+{
+	JsonbValue	value;
+
+	if (getKeyJsonValueFromContainer(object, key, strlen(key), &value) == NULL ||
+		value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data))
+		raise_malformed(key, "an object");
+	return value.val.binary.data;
+}
+
+/* Put the row that an image describes together in the slot of its table. */
+void
+fleet_wire_read_image(FleetOpenTable *open, JsonbContainer *image)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+
+	fleet_base_table_clear(open);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		const FleetColumn *column = &open->kept->columns[i];
+		char	   *text;
+
+		if (attr->attisdropped)
+			continue;
+		text = fleet_wire_get_text(image, NameStr(attr->attname));
+		if (text == NULL)
+			continue;
+		open->slot->tts_values[i] =
+			InputFunctionCall(unconstify(FmgrInfo *, &column->in), text,
+							  column->ioparam, attr->atttypmod);
+		open->slot->tts_isnull[i] = false;
+	}
 }
 
 /* fleet.row_image(record) -> jsonb */
@@ -109,6 +190,8 @@ fleet_wire_row_image(PG_FUNCTION_ARGS)
 	HeapTupleHeader record = PG_GETARG_HEAPTUPLEHEADER(0);
 	TupleDesc	desc;
 	HeapTupleData tuple;
+	Datum	   *values;
+	bool	   *isnull;
 	Jsonb	   *image;
 
 	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(record),
@@ -117,7 +200,10 @@ fleet_wire_row_image(PG_FUNCTION_ARGS)
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = record;
-	image = fleet_wire_image(&tuple, desc);
+	values = palloc(sizeof(Datum) * desc->natts);
+	isnull = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(&tuple, desc, values, isnull);
+	image = fleet_wire_image(desc, NULL, values, isnull);
 	ReleaseTupleDesc(desc);
 	PG_RETURN_JSONB_P(image);
 }

@@ -58,7 +58,7 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle'), ('whereabouts')$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
@@ -113,7 +113,7 @@ SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oi
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -121,11 +121,12 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.lock_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.prepare_timeout', '5000', '10', '600000', 'ms', 'user', 'integer'),
 		('fleet.commit_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
-		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer')$$, 'settings');
+		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
+		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');

@@ -1,5 +1,5 @@
 -- fleet: every SQLSTATE that one session can raise by SQL, by what raises it.  Locks
--- (RF002) are in test/isolation; RF005, RF009, RF011, RF021, RF024 in sql/.
+-- (RF002) are in test/isolation; RF005, RF009, RF011, RF021, RF024 in sql/; RF025 in test/tap.
 -- Copyright (c) 2026, the fleet authors
 \set QUIET on
 BEGIN;

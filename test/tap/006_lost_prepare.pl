@@ -88,8 +88,8 @@ for my $next ('a', 'c')
 	# Even if the requests were made again, their epochs would hold them back.
 	for my $region ('a', 'b')
 	{
-		my $requests = $c->sql('c', "SELECT jsonb_agg(jsonb_build_object('kind', kind, 'payload', payload)) FROM fleet.decisions"
-			. " WHERE region = '$region' AND payload @> '[{\"key\": \"$ride\"}]'");
+		my $requests = $c->sql('c', "SELECT r FROM (SELECT DISTINCT dtxid, branch FROM fleet.decisions WHERE region = '$region') AS d,"
+			. " fleet.branch_request(dtxid, branch) AS r WHERE r->0->'payload' @> '[{\"key\": \"$ride\"}]'");
 		my $rows = "SELECT count(*), max(epoch) FROM fleet.rides_$region WHERE ride_id = '$ride'";
 		my $before = $c->sql($region, $rows);
 		like($requests, qr/image/, "the record of what $region was asked to do");

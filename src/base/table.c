@@ -1,0 +1,466 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.c
+ *	  Single rows of fleet's own tables, found and written without SQL.
+ *
+ * A handoff touches a handful of rows by their primary key.  To run a
+ * statement for each costs several times what the row itself costs, so these
+ * functions call the executor's own for one row, as the apply worker of
+ * logical replication does: triggers, constraints, indexes and the partition's
+ * bounds are all heeded.  Rights are not asked about: the caller has become
+ * the owner (base/plan.h), for whom they would be.
+ *
+ * What is worth keeping from call to call is kept for each table: the input and
+ * output functions of its columns, and its CHECK expressions, which the executor
+ * would read and compile anew for every row.  An invalidation of the relation
+ * has all of it read again; one of something that an expression uses (a function
+ * that was replaced, say) is seen by the plan cache's own tracking.  What is
+ * replaced may still be in use, further out in the same transaction (a user's
+ * trigger may hand something off), so it goes when that transaction has ended.
+ *
+ * Rows written here are visible to what follows after CommandCounterIncrement(),
+ * which fleet_base_table_close() does.  After an error nothing is to be done:
+ * the end of the (sub)transaction closes all.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/base/table.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/partcache.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/table.h"
+
+/* Columns of the longest primary key that is searched by. */
+#define MAX_KEYS 2
+
+static FleetTable *tables = NULL;
+static FleetKept *retired = NULL;
+
+/* ---------- what is kept ---------- */
+
+static void
+on_relation_inval(Datum arg, Oid relid)
+{
+	for (FleetTable *t = tables; t != NULL; t = t->next)
+		if (relid == InvalidOid || relid == t->relid)
+			t->relid = InvalidOid;
+}
+
+static bool
+is_current(const FleetTable *table, const char *own)
+{
+	if (!OidIsValid(table->relid) || strcmp(table->own, own) != 0)
+		return false;
+	for (int i = 0; i < table->kept->ncheck; i++)
+		if (!table->kept->exprs[i]->is_valid)
+			return false;
+	return true;
+}
+
+/* Free what was replaced in transactions that have ended. */
+static void
+free_retired(void)
+{
+	FleetKept **link = &retired;
+
+	while (*link != NULL)
+	{
+		FleetKept  *kept = *link;
+
+		if (kept->retired == fleet_compat_lxid())
+		{
+			link = &kept->next;
+			continue;
+		}
+		*link = kept->next;
+		for (int i = 0; i < kept->ncheck; i++)
+			FreeCachedExpression(kept->exprs[i]);
+		MemoryContextDelete(kept->context);
+	}
+}
+
+static void
+retire(FleetTable *table)
+{
+	FleetKept  *kept = table->kept;
+
+	table->relid = InvalidOid;
+	table->kept = NULL;
+	if (kept == NULL)
+		return;
+	kept->retired = fleet_compat_lxid();
+	kept->next = retired;
+	retired = kept;
+}
+
+static void
+read_columns(FleetKept *kept, TupleDesc desc)
+{
+	kept->columns = palloc0(sizeof(FleetColumn) * desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		FleetColumn *column = &kept->columns[i];
+		Oid			function;
+		bool		varlena;
+
+		if (attr->attisdropped)
+			continue;
+		getTypeInputInfo(attr->atttypid, &function, &column->ioparam);
+		fmgr_info_cxt(function, &column->in, kept->context);
+		getTypeOutputInfo(attr->atttypid, &function, &varlena);
+		fmgr_info_cxt(function, &column->out, kept->context);
+	}
+}
+
+static void
+add_check(FleetKept *kept, Node *expr)
+{
+	CachedExpression *cached = GetCachedExpression(expr);
+
+	kept->exprs[kept->ncheck] = cached;
+	kept->checks[kept->ncheck++] = ExecInitExpr((Expr *) cached->expr, NULL);
+}
+
+/* The table's CHECK expressions in their order, then the partition's bounds. */
+static void
+read_checks(FleetKept *kept, Relation rel)
+{
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+	int			n = constr != NULL ? constr->num_check : 0;
+
+	kept->exprs = palloc0(sizeof(CachedExpression *) * (n + 1));
+	kept->checks = palloc0(sizeof(ExprState *) * (n + 1));
+	for (int i = 0; i < n; i++)
+		add_check(kept, stringToNode(constr->check[i].ccbin));
+	if (rel->rd_rel->relispartition)
+		add_check(kept, (Node *) make_ands_explicit(RelationGetPartitionQual(rel)));
+}
+
+static FleetKept *
+read_kept(Relation rel)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "fleet table",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	FleetKept  *kept = palloc0(sizeof(FleetKept));
+
+	kept->context = context;
+	read_columns(kept, RelationGetDescr(rel));
+	read_checks(kept, rel);
+	MemoryContextSwitchTo(old);
+	return kept;
+}
+
+/* Hear of changes of the table. */
+static void
+enlist(FleetTable *table)
+{
+	if (tables == NULL)
+		CacheRegisterRelcacheCallback(on_relation_inval, (Datum) 0);
+	for (FleetTable *t = tables; t != NULL; t = t->next)
+		if (t == table)
+			return;
+	table->next = tables;
+	tables = table;
+}
+
+static Relation
+open_anew(FleetTable *table, const char *own, LOCKMODE lockmode)
+{
+	char		name[NAMEDATALEN * 2];
+	Relation	rel;
+
+	enlist(table);
+	free_retired();
+	retire(table);
+	snprintf(name, sizeof(name), table->partition ? "%s_%s" : "%s", table->name, own);
+	rel = table_openrv(makeRangeVar(pstrdup("fleet"), name, -1), lockmode);
+	table->kept = read_kept(rel);
+	strlcpy(table->own, own, NAMEDATALEN);
+	table->relid = RelationGetRelid(rel);
+	return rel;
+}
+
+/* ---------- open and close ---------- */
+
+/* Hand the kept expressions to the executor, which would make its own. */
+static void
+lend_checks(FleetOpenTable *open)
+{
+	int			n = open->kept->ncheck;
+
+	if (n > 0 && open->rel->rd_rel->relispartition)
+		open->target->ri_PartitionCheckExpr = open->kept->checks[--n];
+	if (n > 0)
+		fleet_compat_lend_checks(open->target, open->kept->checks);
+}
+
+/*
+ * Open a table for work on single rows, in the current memory context.  own is
+ * the own region's name, whose partition it is where the table has partitions.
+ * Of tables that are open at the same time one is written at a time: it is
+ * closed before another's first write.
+ */
+void
+fleet_base_table_open(FleetTable *table, const char *own, bool write,
+					  FleetOpenTable *open)
+{
+	LOCKMODE	lockmode = write ? RowExclusiveLock : AccessShareLock;
+
+	own = table->partition ? own : "";
+	open->rel = NULL;
+	if (is_current(table, own))
+	{
+		open->rel = try_table_open(table->relid, lockmode);
+		if (open->rel != NULL && !is_current(table, own))	/* as the lock came with news */
+		{
+			table_close(open->rel, NoLock);
+			open->rel = NULL;
+		}
+	}
+	if (open->rel == NULL)
+		open->rel = open_anew(table, own, lockmode);
+	open->kept = table->kept;
+	open->estate = NULL;
+	open->slot = table_slot_create(open->rel, NULL);
+}
+
+/*
+ * Let go of the table.  What was written fires its after triggers and is
+ * visible from now on.
+ */
+void
+fleet_base_table_close(FleetOpenTable *open)
+{
+	ExecDropSingleTupleTableSlot(open->slot);
+	if (open->estate != NULL)
+	{
+		AfterTriggerEndQuery(open->estate);
+		EvalPlanQualEnd(&open->epq);
+		ExecResetTupleTable(open->estate->es_tupleTable, false);
+		ExecCloseResultRelations(open->estate);
+		FreeExecutorState(open->estate);
+		CommandCounterIncrement();
+	}
+	table_close(open->rel, NoLock);
+}
+
+/* ---------- find and lock ---------- */
+
+/*
+ * Find a row by its primary key, of text columns, as the snapshot shows it.
+ * It is in the slot, no buffer is pinned.
+ */
+bool
+fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
+					  const Datum *keys)
+{
+	ScanKeyData scankeys[MAX_KEYS];
+	Relation	index;
+	IndexScanDesc scan;
+	bool		found;
+
+	Assert(nkey <= MAX_KEYS);
+	list_free(RelationGetIndexList(open->rel));
+	index = index_open(open->rel->rd_pkindex, AccessShareLock);
+	for (int i = 0; i < nkey; i++)
+		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
+	scan = fleet_compat_index_beginscan(open->rel, index, snapshot, nkey);
+	index_rescan(scan, scankeys, nkey, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
+	if (found)
+		ExecMaterializeSlot(open->slot);
+	index_endscan(scan);
+	index_close(index, NoLock);
+	return found;
+}
+
+/*
+ * Lock the row in the slot as SELECT FOR UPDATE does: wait for who has it, then
+ * take its newest version, which replaces the one in the slot.  False where it
+ * is gone by then.  Where newest is false, a row that the snapshot does not
+ * show as it is now is an error.
+ */
+bool
+fleet_base_table_lock(FleetOpenTable *open, Snapshot snapshot, bool newest)
+{
+	ItemPointerData tid = open->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(open->rel, &tid, snapshot, open->slot,
+							  GetCurrentCommandId(false), LockTupleExclusive, LockWaitBlock,
+							  newest ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			ExecMaterializeSlot(open->slot);
+			return true;
+		case TM_Updated:
+		case TM_Deleted:
+			if (!newest)
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent update")));
+			return false;
+		case TM_SelfModified:
+			return false;
+		default:
+			elog(ERROR, "unexpected result of table_tuple_lock: %d", result);
+	}
+}
+
+/* ---------- columns ---------- */
+
+/* The index of a column among all; it must exist. */
+int
+fleet_base_table_column(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (!attr->attisdropped && strcmp(NameStr(attr->attname), name) == 0)
+			return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("a table of fleet has no column \"%s\"", name),
+			 errhint("Is the extension's script as new as its library? ALTER EXTENSION fleet UPDATE.")));
+}
+
+/* A column of the row in the slot. */
+Datum
+fleet_base_table_get(const FleetOpenTable *open, const char *column, bool *isnull)
+{
+	int			i = fleet_base_table_column(RelationGetDescr(open->rel), column);
+	bool		null;
+	Datum		value = slot_getattr(open->slot, i + 1, &null);
+
+	if (isnull != NULL)
+		*isnull = null;
+	return null ? (Datum) 0 : value;
+}
+
+/* A value of a column (by its index) as text, palloc'd. */
+char *
+fleet_base_table_text(const FleetOpenTable *open, int column, Datum value)
+{
+	return OutputFunctionCall(&open->kept->columns[column].out, value);
+}
+
+/* A column of the row in the slot as text, palloc'd; NULL where it is null. */
+char *
+fleet_base_table_get_text(const FleetOpenTable *open, const char *column)
+{
+	int			i = fleet_base_table_column(RelationGetDescr(open->rel), column);
+	bool		isnull;
+	Datum		value = slot_getattr(open->slot, i + 1, &isnull);
+
+	return isnull ? NULL : fleet_base_table_text(open, i, value);
+}
+
+/* Begin a new row in the slot, of nulls. */
+void
+fleet_base_table_clear(FleetOpenTable *open)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+
+	ExecClearTuple(open->slot);
+	memset(open->slot->tts_values, 0, sizeof(Datum) * desc->natts);
+	memset(open->slot->tts_isnull, true, sizeof(bool) * desc->natts);
+}
+
+void
+fleet_base_table_set(FleetOpenTable *open, const char *column, Datum value)
+{
+	int			i = fleet_base_table_column(RelationGetDescr(open->rel), column);
+
+	open->slot->tts_values[i] = value;
+	open->slot->tts_isnull[i] = false;
+}
+
+/* The same for a text column; NULL stays null. */
+void
+fleet_base_table_set_text(FleetOpenTable *open, const char *column, const char *value)
+{
+	if (value != NULL)
+		fleet_base_table_set(open, column, CStringGetTextDatum(value));
+}
+
+/* The next number of a sequence of ours. */
+Datum
+fleet_base_table_next(const char *sequence)
+{
+	Oid			relid = get_relname_relid(sequence, get_namespace_oid("fleet", false));
+
+	return Int64GetDatum(nextval_internal(relid, false));
+}
+
+/* ---------- write ---------- */
+
+/* Before the first write. */
+static void
+prepare_to_write(FleetOpenTable *open)
+{
+	EState	   *estate = CreateExecutorState();
+
+	estate->es_output_cid = GetCurrentCommandId(true);
+	open->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(open->target, open->rel, 0, NULL, 0);
+	estate->es_opened_result_relations =
+		lappend(estate->es_opened_result_relations, open->target);
+	lend_checks(open);
+	EvalPlanQualInit(&open->epq, estate, NULL, NIL, -1);
+	open->estate = estate;
+	open->indexed = false;
+	AfterTriggerBeginQuery();
+}
+
+/* Insert the row that was put together in the slot. */
+void
+fleet_base_table_insert(FleetOpenTable *open)
+{
+	if (open->estate == NULL)
+		prepare_to_write(open);
+	if (!open->indexed)
+		ExecOpenIndices(open->target, false);
+	open->indexed = true;
+	ExecStoreVirtualTuple(open->slot);
+	ExecSimpleRelationInsert(open->target, open->estate, open->slot);
+	ResetPerTupleExprContext(open->estate);
+}
+
+/* Delete the row in the slot, which was found and, if others may write it, locked. */
+void
+fleet_base_table_delete(FleetOpenTable *open)
+{
+	if (open->estate == NULL)
+		prepare_to_write(open);
+	open->estate->es_snapshot = GetActiveSnapshot();
+	ExecSimpleRelationDelete(open->target, open->estate, &open->epq, open->slot);
+	ResetPerTupleExprContext(open->estate);
+}
