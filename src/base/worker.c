@@ -6,8 +6,9 @@
  * A launcher, started with the server, looks at all databases and starts a
  * resolver in each.  A resolver that finds no fleet node in its database says
  * so and ends; that database is left alone for a minute, or until
- * fleet.init_node() there asks for a worker.  A resolver that dies is started again at the launcher's next
- * round.
+ * fleet.init_node() there asks for a worker.  A resolver that dies is started
+ * again at the launcher's next round, and so is one that was asked for and does
+ * not come: the postmaster may have had no process for it.
  *
  * A connected worker would stand in the way of DROP DATABASE, of renaming, and
  * of copying the database by CREATE DATABASE.  Before one of these runs, the
@@ -31,7 +32,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -45,6 +45,8 @@
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -59,6 +61,9 @@
 #define PAUSE_MS			10000
 #define STOP_WAIT_MS		5000
 
+/* How long a worker that was asked for may take to take its slot. */
+#define START_WAIT_MS		10000
+
 /* How often a database without a node is looked at: it may have been restored. */
 #define LOOK_AGAIN_MS		60000
 
@@ -66,7 +71,7 @@ typedef enum SlotState
 {
 	SLOT_FREE,
 	SLOT_WANTED,				/* to be started at the next round */
-	SLOT_STARTED,				/* a worker was asked for or runs */
+	SLOT_STARTED,				/* a worker was asked for, or runs (proc) */
 	SLOT_PAUSED,				/* stopped, until the database was dropped or copied */
 	SLOT_NO_NODE				/* the database has no node: leave it alone a while */
 } SlotState;
@@ -78,7 +83,7 @@ typedef struct WorkerSlot
 	uint32		generation;
 	PGPROC	   *proc;			/* of the running worker, or NULL */
 	bool		wanted_again;	/* a node was made while the worker looked for one */
-	TimestampTz resume_at;		/* when paused, or without a node: look again */
+	TimestampTz resume_at;		/* when paused, without a node, or not yet running: look again */
 } WorkerSlot;
 
 typedef struct WorkerShared
@@ -210,19 +215,20 @@ pause_worker(Oid database)
 	return running;
 }
 
+/*
+ * May the caller have the database to itself?  The statements in question need
+ * its owner, at the least; others fail, and must not stop anything before.
+ */
 static bool
-may_manage_databases(void)
+is_owner(Oid database)
 {
-	HeapTuple	role;
-	bool		may;
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		owner = HeapTupleIsValid(tuple) &&
+		has_privs_of_role(GetUserId(), ((Form_pg_database) GETSTRUCT(tuple))->datdba);
 
-	if (superuser())
-		return true;
-	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	may = HeapTupleIsValid(role) && ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
-	if (HeapTupleIsValid(role))
-		ReleaseSysCache(role);
-	return may;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return owner;
 }
 
 /* The database that a statement needs to itself, or NULL. */
@@ -248,6 +254,18 @@ database_alone(Node *statement)
 	return NULL;				/* template1 is never a node */
 }
 
+static void
+make_way(Oid database)
+{
+	if (!is_owner(database))
+		return;
+	for (int ms = 0; ms < STOP_WAIT_MS && pause_worker(database); ms += 10)
+	{
+		pg_usleep(10 * 1000L);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 static bool
 is_begin(Node *statement)
 {
@@ -264,16 +282,8 @@ on_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	if (is_begin(pstmt->utilityStmt))
 		FLEET_FAULT("begin");
-	if (name != NULL && may_manage_databases())
-	{
-		Oid			database = get_database_oid(name, true);
-
-		for (int ms = 0; ms < STOP_WAIT_MS && pause_worker(database); ms += 10)
-		{
-			pg_usleep(10 * 1000L);
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
+	if (name != NULL)
+		make_way(get_database_oid(name, true));
 	if (prev_utility_hook)
 		prev_utility_hook(pstmt, queryString, readOnlyTree, context, params,
 						  queryEnv, dest, qc);
@@ -360,8 +370,11 @@ start_worker(int index)
 	generation = ++slot->generation;
 	slot->state = SLOT_STARTED;
 	slot->wanted_again = false;
+	slot->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), START_WAIT_MS);
 	LWLockRelease(&shared->lock);
 
+	if (FLEET_FAULT_ON("worker-lost"))
+		return;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "fleet resolver for database %u", database);
 	strlcpy(worker.bgw_type, "fleet resolver", BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "fleet", BGW_MAXLEN);
@@ -433,9 +446,9 @@ look_at_databases(void)
 static bool
 is_due(const WorkerSlot *slot)
 {
-	return slot->state == SLOT_WANTED ||
-		((slot->state == SLOT_PAUSED || slot->state == SLOT_NO_NODE) &&
-		 slot->proc == NULL && GetCurrentTimestamp() >= slot->resume_at);
+	if (slot->state == SLOT_FREE || slot->proc != NULL)
+		return false;
+	return slot->state == SLOT_WANTED || GetCurrentTimestamp() >= slot->resume_at;
 }
 
 static void
@@ -461,6 +474,11 @@ fleet_base_launcher_main(Datum main_arg)
 
 	for (;;)
 	{
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		look_at_databases();
 		for (int i = 0; i < WORKER_SLOTS; i++)
 			if (is_due(&shared->slots[i]))

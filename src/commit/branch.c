@@ -99,7 +99,8 @@ follow_savepoints(FleetBranch *branch)
 		char		sql[64];
 
 		snprintf(sql, sizeof(sql), "SAVEPOINT fleet_s%d", branch->savepoint + 1);
-		fleet_commit_branch_send(branch, sql);
+		if (!fleet_remote_queue(branch->conn, sql))
+			raise_lost(branch, sql);
 		branch->savepoint++;
 	}
 }
@@ -219,9 +220,13 @@ fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
 {
 	if (IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
 		(void) fleet_commit_ask(branch, sql, nparams, params);
-	else if (!fleet_remote_queue_prepared(branch->conn, sql, nparams, params) ||
-			 !fleet_remote_flush(branch->conn))
-		raise_lost(branch, sql);
+	else
+	{
+		branch->told = sql;
+		if (!fleet_remote_queue_prepared(branch->conn, sql, nparams, params) ||
+			!fleet_remote_flush(branch->conn))
+			raise_lost(branch, sql);
+	}
 }
 
 /*
@@ -264,8 +269,8 @@ fleet_commit_branch_send_rollback(FleetBranch *branch)
 	char		gid[FLEET_GID_MAX];
 	char		sql[FLEET_GID_MAX + 32];
 
-	if (fleet_remote_is_busy(branch->conn))
-		branch->conn->broken = true;	/* or its outcome is unknown */
+	if (branch->conn->pending > 0)
+		branch->conn->broken = true;	/* busy, or its outcome is unknown */
 	else if (branch->state == BRANCH_PREPARED)
 	{
 		fleet_commit_branch_gid(branch, gid);
@@ -331,7 +336,10 @@ fleet_commit_end_idle_branches(void)
 	}
 }
 
-/* RELEASE on each branch that has this savepoint. */
+/*
+ * RELEASE on each branch that has this savepoint, as part of what is sent next.
+ * Nothing can fail here; if RELEASE fails there, so does that request, or PREPARE.
+ */
 void
 fleet_commit_sub_pre_commit(int level)
 {
@@ -346,8 +354,8 @@ fleet_commit_sub_pre_commit(int level)
 		else if (b->savepoint >= level)
 		{
 			snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
-			fleet_commit_branch_send(b, sql);
-			(void) receive_answer(b, sql);
+			if (!fleet_remote_queue(b->conn, sql))
+				b->state = BRANCH_FAILED;
 			b->savepoint = level - 1;
 		}
 	}
@@ -360,7 +368,7 @@ roll_back_to(FleetBranch *branch, int level)
 	char		sql[64];
 
 	snprintf(sql, sizeof(sql), "ROLLBACK TO SAVEPOINT fleet_s%d", level);
-	if (fleet_remote_is_busy(branch->conn) || !fleet_remote_send(branch->conn, sql, 0, NULL))
+	if (branch->conn->pending > 0 || !fleet_remote_send(branch->conn, sql, 0, NULL))
 		branch->conn->broken = true;
 	snprintf(sql, sizeof(sql), "RELEASE SAVEPOINT fleet_s%d", level);
 	(void) fleet_remote_send(branch->conn, sql, 0, NULL);

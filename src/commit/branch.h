@@ -41,6 +41,7 @@ struct FleetBranch
 	int			level;			/* nesting level at which it was begun */
 	int			savepoint;		/* deepest savepoint set, or level */
 	bool		recorded;		/* it was asked to do something */
+	const char *told;			/* request that PREPARE's reply answers too */
 	FleetBranch *next;
 };
 

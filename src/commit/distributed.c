@@ -147,7 +147,9 @@ wait_for_prepares(void)
 		FleetReply	reply;
 
 		FLEET_FAULT("prepare-wait");
-		fleet_commit_branch_drain(b, deadline, "PREPARE TRANSACTION", &reply);
+		fleet_commit_branch_drain(b, deadline, b->told ?
+								  psprintf("%s; PREPARE TRANSACTION", b->told) :
+								  "PREPARE TRANSACTION", &reply);
 		if (strcmp(PQcmdStatus(reply.result), "PREPARE TRANSACTION") != 0)
 		{
 			/* In a failed transaction PREPARE answers ROLLBACK. */

@@ -9,7 +9,9 @@
  *	push (push.c)	what this node coordinated and somebody has not confirmed;
  *	pull (pull.c)	what is prepared on this node and not finished.
  *
- * Either way alone would do as long as both nodes live; together they also
+ * And it settles departures that no coordinator will settle any more (orphan.c).
+ *
+ * Push or pull alone would do as long as both nodes live; together they also
  * finish what one of them forgot or cannot know.
  *
  * Nothing waits for something that is stuck.  A gid that fails for reasons of
@@ -311,6 +313,7 @@ run_round(MemoryContext context)
 	fleet_commit_doubt_begin();
 	pushed = run_step(fleet_commit_push, context);
 	(void) run_step(fleet_commit_pull, context);
+	(void) run_step(fleet_commit_settle_orphans, context);
 	(void) run_step(forget_resolved, context);
 	if (pushed)
 		(void) run_step(fleet_commit_doubt_publish, context);

@@ -38,6 +38,7 @@ typedef struct FleetDoubt
 
 extern void fleet_commit_push(MemoryContext context);
 extern void fleet_commit_pull(MemoryContext context);
+extern void fleet_commit_settle_orphans(MemoryContext context);
 
 extern void fleet_commit_begin_step(void);
 extern void fleet_commit_end_step(void);
