@@ -241,6 +241,33 @@ SELECT fleet.handoff('HS-6', 'west');
 COMMIT;
 SELECT region, ride_id, epoch FROM fleet.rides WHERE ride_id = 'HS-6';
 
+-- A trigger of the user's that swallows the row, at the source and at the target.
+\c fleet_w
+CREATE FUNCTION test.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER swallow BEFORE DELETE ON fleet.rides_west FOR EACH ROW EXECUTE FUNCTION test.swallow();
+SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
+DROP TRIGGER swallow ON fleet.rides_west;
+\c fleet_n
+CREATE FUNCTION test.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER swallow BEFORE INSERT ON fleet.rides_north FOR EACH ROW EXECUTE FUNCTION test.swallow();
+\c fleet_w
+SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
+\c fleet_n
+DROP TRIGGER swallow ON fleet.rides_north;
+DROP FUNCTION test.swallow();
+-- What this session keeps of the table: a check that was added, and a function in
+-- it that was replaced, count at once.
+SELECT fleet.handoff('HS-6', 'north'), fleet.handoff('HS-6', 'west');
+CREATE FUNCTION test.is_cheap(fare numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT fare < 0';
+ALTER TABLE fleet.rides_north ADD CONSTRAINT cheap CHECK (test.is_cheap(fare)) NOT VALID;
+SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
+CREATE OR REPLACE FUNCTION test.is_cheap(fare numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT fare < 10';
+SELECT fleet.handoff('HS-6', 'north');
+ALTER TABLE fleet.rides_north DROP CONSTRAINT cheap;
+DROP FUNCTION test.is_cheap(numeric);
+\c fleet_w
+DROP FUNCTION test.swallow();
+
 -- Leave nothing behind but departures and graves.
 DELETE FROM fleet.rides WHERE region = 'west';
 DELETE FROM fleet.vehicles WHERE region = 'west';

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/latch.h"
@@ -74,6 +75,17 @@ fleet_compat_lend_checks(ResultRelInfo *target, ExprState **checks)
 	target->ri_CheckConstraintExprs = checks;
 #else
 	target->ri_ConstraintExprs = checks;
+#endif
+}
+
+/* For deletes that meet no concurrent update to be evaluated again. */
+static inline void
+fleet_compat_epq_init(EPQState *epq, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL);
+#else
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1);
 #endif
 }
 

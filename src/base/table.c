@@ -434,10 +434,22 @@ prepare_to_write(FleetOpenTable *open)
 	estate->es_opened_result_relations =
 		lappend(estate->es_opened_result_relations, open->target);
 	lend_checks(open);
-	EvalPlanQualInit(&open->epq, estate, NULL, NIL, -1);
+	fleet_compat_epq_init(&open->epq, estate);
 	open->estate = estate;
 	open->indexed = false;
 	AfterTriggerBeginQuery();
+}
+
+/* A trigger that swallows a row would lose a ride, or double it. */
+static void
+raise_swallowed(const FleetOpenTable *open, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("a trigger of table \"%s\" has suppressed the %s of a row",
+					RelationGetRelationName(open->rel), what),
+			 errdetail("A row that is handed off must leave one region and enter the other."),
+			 errtable(open->rel)));
 }
 
 /* Insert the row that was put together in the slot. */
@@ -451,6 +463,8 @@ fleet_base_table_insert(FleetOpenTable *open)
 	open->indexed = true;
 	ExecStoreVirtualTuple(open->slot);
 	ExecSimpleRelationInsert(open->target, open->estate, open->slot);
+	if (!ItemPointerIsValid(&open->slot->tts_tid))
+		raise_swallowed(open, "insert");
 	ResetPerTupleExprContext(open->estate);
 }
 
@@ -458,9 +472,13 @@ fleet_base_table_insert(FleetOpenTable *open)
 void
 fleet_base_table_delete(FleetOpenTable *open)
 {
+	ItemPointerData tid = open->slot->tts_tid;
+
 	if (open->estate == NULL)
 		prepare_to_write(open);
 	open->estate->es_snapshot = GetActiveSnapshot();
 	ExecSimpleRelationDelete(open->target, open->estate, &open->epq, open->slot);
+	if (table_tuple_fetch_row_version(open->rel, &tid, SnapshotSelf, open->slot))
+		raise_swallowed(open, "delete");
 	ResetPerTupleExprContext(open->estate);
 }

@@ -43,7 +43,7 @@ my @use = map { [ split /[| ]/ ] } $result->{out} =~ /^use\|(.*)$/mg;
 cmp_ok(scalar @use, '>=', 3, 'what the sessions use was looked at ' . @use . ' times');
 note("after $_->[0]: session @$_[1, 2, 3], participant @$_[4, 5, 6] (bytes in contexts, kB anonymous, files)") for @use;
 
-# The first look is after a sixth of the handoffs: by then all is warm.
+# The first look is after a third of the handoffs: by then all is warm.
 for my $who ([ 'the session', 1 ], [ 'its participant', 4 ])
 {
 	my ($name, $at) = @$who;
