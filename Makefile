@@ -2,8 +2,13 @@
 #
 #   make, make install    the extension, in the usual PGXS way
 #   make FAULTS=1         the test build, with fault points; its objects are kept apart
+#   make UBSAN=1, COVERAGE=1   the same with a sanitizer, or counting lines
 #   make demo             three servers, real crossings (test/sim/demo.sh)
 #   make test             every suite; make test-unit, test-regress, ... one of them
+#   make coverage         which lines of src/ the tests execute; fails below 92 %
+#   make test-ubsan       the tests with the undefined behaviour sanitizer
+#   make fuzz, make chaos SECONDS=60 SEED=n: malformed input; everything at random
+#   make crash-matrix     make everything fail once, write docs/crash-matrix.md anew
 #   make bench-geo        the geofence test beside PostGIS
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #
@@ -18,7 +23,7 @@ export PG_CONFIG
 EXTENSION = fleet
 DATA = fleet--1.0.sql
 
-BUILD = $(if $(FAULTS),faults,normal)
+BUILD = $(if $(COVERAGE),coverage,$(if $(UBSAN),ubsan,$(if $(FAULTS),faults,normal)))
 OBJDIR = build/$(BUILD)
 SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
 OBJS = $(patsubst src/%.c,$(OBJDIR)/%.o,$(SOURCES))
@@ -31,19 +36,26 @@ EXTRA_CLEAN = build
 
 Q = $(if $(V),,@)
 WERROR = -Werror
-PG_CPPFLAGS = -Isrc -I$(libpq_srcdir) $(if $(FAULTS),-DFLEET_FAULT_POINTS)
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir) $(if $(FAULTS),-DFLEET_FAULT_POINTS) \
+	$(if $(COVERAGE),-DFLEET_COVERAGE)
 PG_CFLAGS = -Wall -Wextra $(WERROR) -Wdeclaration-after-statement \
 	-Wmissing-prototypes -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers
+
+# One finding ends the process, and with it the test.
+SANITIZE = -fsanitize=undefined -fno-sanitize-recover=all
+INSTRUMENT = $(if $(COVERAGE),--coverage,$(if $(UBSAN),$(SANITIZE)))
+PG_CFLAGS += $(INSTRUMENT) $(if $(COVERAGE),-O0)
+PG_LDFLAGS += $(INSTRUMENT)
 
 # No bitcode: clang would compile everything once more, only so that the JIT
 # could inline functions of ours, and none is small and hot enough for that.
 override with_llvm = no
 
-SUITES = unit regress isolation pgtap tap data check
+SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo bench-geo bench-handoff test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-geo bench-handoff coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -90,10 +102,25 @@ test:
 $(addprefix test-,$(SUITES)): test-%:
 	+@test/run.sh $*
 
+# SECONDS is how long, SEED what: the same seed does the same again.
+chaos:
+	+@CHAOS_SECONDS='$(or $(SECONDS),60)' SEED='$(SEED)' TESTS=008_random test/run.sh tap
+
+fuzz:
+	+@FUZZ_SECONDS='$(or $(SECONDS),60)' SEED='$(SEED)' test/run.sh fuzz
+
+coverage:
+	+@test/coverage.sh
+
 # TRACES, ONLY, CABS, HOURS, SPEEDUP and SEED, given to make or in the
 # environment, reach the script.
 demo:
 	+@test/sim/demo.sh
+
+crash-matrix:
+	+@new=$$(mktemp) && chmod 666 "$$new" && \
+	    { TESTS=009_crash_matrix FLEET_WRITE_MATRIX="$$new" test/run.sh tap; rc=$$?; } && \
+	    { [ ! -s "$$new" ] || cat "$$new" >docs/crash-matrix.md; rm -f "$$new"; exit $$rc; }
 
 bench-geo:
 	+@test/bench/geo.sh

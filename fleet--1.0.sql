@@ -898,20 +898,12 @@ COMMENT ON FUNCTION fleet.branch_evidence(text) IS
 REVOKE EXECUTE ON FUNCTION fleet.branch_evidence(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.branch_evidence(text) TO fleet_node;
 
-CREATE FUNCTION fleet.settle(dtxids text[], hlcs bigint[], latencies_ms float8[]) RETURNS void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	UPDATE fleet.departures AS d SET settled_hlc = s.hlc::fleet.hlc
-		FROM unnest(dtxids, hlcs) AS s(dtxid, hlc) WHERE d.dtxid = s.dtxid AND d.settled_hlc IS NULL;
-	UPDATE fleet.handoff_log AS h SET status = 'settled',
-			latency_ms = CASE WHEN s.latency >= 0 THEN s.latency END
-		FROM unnest(dtxids, latencies_ms) AS s(dtxid, latency) WHERE h.dtxid = s.dtxid AND h.status = 'departed';
-END
-$$;
+CREATE FUNCTION fleet.settle(dtxids text[], hlcs bigint[], latencies_ms float8[]) RETURNS text[]
+	AS 'MODULE_PATHNAME', 'fleet_handoff_settle'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.settle(text[], bigint[], float8[]) IS
-	'internal: writes down that all participants of these transactions have committed';
+	'internal: writes down that all participants of these transactions have committed; returns those that somebody is in the way of';
 REVOKE EXECUTE ON FUNCTION fleet.settle(text[], bigint[], float8[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.settle(text[], bigint[], float8[]) TO fleet_node;
 

@@ -159,6 +159,65 @@ log_line_prefix = '%m [%p] %q%d %a '
 CONF
 }
 
+# node_settings: for servers that stand alone, without standbys.
+node_settings()
+{
+    base_settings
+    echo "shared_preload_libraries = 'fleet'"
+    echo "fleet.allow_async = on"
+}
+
+# start_lone DIR NAME [SETTING...]: one server, in DIR as is all of it, its socket
+# too; a node of that name without a map.
+start_lone()
+{
+    local dir=$1 name=$2
+    shift 2
+    make_tree "$dir/tree"
+    init_data "$dir/tree" "$dir/data"
+    {
+        node_settings
+        echo "unix_socket_directories = '$dir'"
+        printf '%s\n' "$@"
+    } >>"$dir/data/postgresql.conf"
+    server_start "$dir/tree" "$dir/data" "$dir/log"
+    PGOPTIONS='-c client_min_messages=warning' as_server "$(tree_bin "$dir/tree")/psql" \
+        -h "$dir" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -o /dev/null \
+        -c 'CREATE EXTENSION fleet CASCADE' -c "SELECT fleet.init_node('$name')"
+}
+
+# stop_lone DIR: that server, if there is one, and everything in DIR.
+stop_lone()
+{
+    [ -n "$1" ] || return 0
+    [ ! -d "$1/data" ] || server_stop "$1/tree" "$1/data" immediate
+    rm -rf "$1"
+}
+
+# load_regions FILE: SQL that makes the features of a GeoJSON file the region map of
+# a node, in the caller's transaction.  They go straight into its table, since
+# fleet.add_region() wants a server for each.
+load_regions()
+{
+    echo 'CREATE TEMP TABLE doc (j jsonb);'
+    printf '%s\n' "\\copy doc FROM stdin CSV QUOTE E'\\x01' DELIMITER E'\\x02'"
+    tr -d '\n' <"$1"
+    echo
+    echo '\.'
+    cat <<'SQL'
+DELETE FROM fleet.map_regions;
+INSERT INTO fleet.map_regions (name, node, geofence)
+SELECT 'r' || (f->>'id'), 'n' || (f->>'id'), shape
+  FROM doc, jsonb_array_elements(j->'features') AS f,
+       ST_Multi(ST_SetSRID(ST_GeomFromGeoJSON(f->'geometry'), 4326)) AS shape
+ WHERE NOT ST_IsEmpty(shape);
+DROP TABLE doc;
+DELETE FROM fleet.map;
+INSERT INTO fleet.map (id, version) VALUES (gen_random_uuid(), 1);
+SELECT fleet.map_changed();
+SQL
+}
+
 # server_pid DATA: pid of the live postmaster of DATA, else nothing.  A pid in
 # postmaster.pid may be stale and given out again, so its folder is compared;
 # a zombie has no folder and is dead.
@@ -211,11 +270,14 @@ server_start()
     fi
 }
 
-# server_stop TREE DATA [MODE]: stop it cleanly, or by force when that hangs.
+# server_stop TREE DATA [MODE]: stop it cleanly, or by force when that hangs.  A
+# process that is to count its lines has to end by itself.
 server_stop()
 {
+    local mode=${3:-fast}
     [ -n "$(server_pid "$2")" ] || return 0
-    as_server "$(tree_bin "$1")/pg_ctl" -D "$2" -w -t 20 -m "${3:-fast}" stop \
+    [ -z "${COVERAGE:-}" ] || mode=fast
+    as_server "$(tree_bin "$1")/pg_ctl" -D "$2" -w -t 20 -m "$mode" stop \
         >/dev/null 2>&1 || server_kill "$2"
 }
 

@@ -3,10 +3,12 @@
 # Copyright (c) 2026, the fleet authors
 # shellcheck source-path=SCRIPTDIR
 #
-#   test/run.sh SUITE...      unit regress isolation pgtap tap data check
+#   test/run.sh SUITE...      unit regress isolation pgtap tap ubsan fuzz data check
 #   TESTS='name ...'          only these files of the suites (names, no folder
 #                             or ending; patterns work)
 #   KEEP=1                    leave the scratch folder behind and say where
+#   UBSAN=1                   with a library that ends its process on undefined
+#                             behaviour
 #
 # The last line is "N passed, N failed", and the exit code says whether all
 # went well.  A suite without tests is a failure: nobody would miss it else.
@@ -22,10 +24,13 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-ALL_SUITES='unit regress isolation pgtap tap data check'
+ALL_SUITES='unit regress isolation pgtap tap ubsan fuzz data check'
 FILE_TIMEOUT=900            # seconds for one file of TAP
 REGRESS_TIMEOUT=1200        # seconds for one run of pg_regress
 SHOW_LINES=60               # of a log, when something fails
+
+# A finding looks like a crash, which no test overlooks.
+export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
 
 PASSED=0
 FAILED=0
@@ -144,7 +149,7 @@ prepare()
     SCRATCH=$(make_scratch test)
     PROJECT=$SCRATCH/project
     mkdir "$PROJECT"
-    for entry in Makefile fleet.control fleet--1.0.sql src sql expected test; do
+    for entry in Makefile fleet.control fleet--1.0.sql src sql expected test docs; do
         [ ! -e "$FLEET_ROOT/$entry" ] || cp -a "$FLEET_ROOT/$entry" "$PROJECT/"
     done
     give_to_server "$PROJECT"
@@ -168,14 +173,6 @@ need_tree()
     make_tree "$FLEET_TREE" 1
     BIN=$(tree_bin "$FLEET_TREE")
     PGXS_DIR=$(dirname "$(dirname "$("$PG_CONFIG" --pgxs)")")
-}
-
-# node_settings: for servers that stand alone, without standbys.
-node_settings()
-{
-    base_settings
-    echo "shared_preload_libraries = 'fleet'"
-    echo "fleet.allow_async = on"
 }
 
 # start_single NAME: one server for a suite of pg_regress; its tests make
@@ -228,8 +225,14 @@ run_regress()
 
 # ---- the suites
 
-# run_programs SUITE FILE...: compile and run C programs without a server.  Their
-# first line names the sources they test: /* cores: src/geo/quadkey.c ... */
+# cores_of FILE: the sources that a C program tests, which its first line names:
+# /* cores: src/geo/quadkey.c ... */
+cores_of()
+{
+    sed -n '1s|^/\* cores: *\(.*[^ ]\) *\*/$|\1|p' "$1"
+}
+
+# run_programs SUITE FILE...: compile and run C programs without a server.
 run_programs()
 {
     local suite=$1 file name cores log
@@ -237,7 +240,7 @@ run_programs()
     for file in "$@"; do
         name=$(basename "$file" .c)
         log=$SCRATCH/$suite/$name.log
-        cores=$(sed -n '1s|^/\* cores: *\(.*[^ ]\) *\*/$|\1|p' "$file")
+        cores=$(cores_of "$file")
         if [ -z "$cores" ]; then
             count 0 1 "$suite/$name" 'line 1 is not /* cores: src/... */'
             continue
@@ -249,6 +252,11 @@ run_programs()
             show "$log"
             continue
         fi
+        if [ -n "${COVERAGE:-}" ]; then     # the compiler's notes, before the folder goes
+            mkdir -p "$GCOV_PREFIX$SCRATCH/$suite"
+            cp "$SCRATCH/$suite"/*.gcno "$GCOV_PREFIX$SCRATCH/$suite/"
+            give_to_server "$GCOV_PREFIX"
+        fi
         give_to_server "$SCRATCH/$suite"
         run_tap "$suite/$name" "$log" as_user_in "$PROJECT" "$SCRATCH/$suite/$name" || true
     done
@@ -256,6 +264,7 @@ run_programs()
 PROGRAM_FLAGS=(-std=gnu11 -g -O1 -Wall -Wextra -Werror -Wdeclaration-after-statement
     -Wno-unused-parameter -Wno-sign-compare "-fsanitize=address,undefined"
     -fno-sanitize-recover=all -fno-omit-frame-pointer -Isrc -Itest/unit)
+[ -z "${COVERAGE:-}" ] || PROGRAM_FLAGS+=(-O0 --coverage)
 
 # unit: pure cores, under the sanitizers.
 suite_unit()
@@ -353,29 +362,127 @@ suite_pgtap()
     "$FLEET_ROOT/test/cluster.sh" stop "$cluster"
 }
 
-# tap: Perl with PostgreSQL::Test::Cluster, on the private tree's binaries.
-# FLEET_TREE lets a test start clusters by test/cluster.sh, too.
-suite_tap()
+# run_perl SUITE FILE...: Perl with PostgreSQL::Test::Cluster, on the private tree's
+# binaries.  FLEET_TREE lets a test start clusters by test/cluster.sh, too.
+run_perl()
 {
-    local list file name dir
-    list=$(files "$PROJECT"/test/tap/*.pl)
-    [ -n "$list" ] || { no_tests tap; return; }
+    local suite=$1 file name dir
+    shift
     need_tree
-    mkdir "$SCRATCH/tap" "$SCRATCH/t"
-    node_settings | grep -v '^fsync' >"$SCRATCH/tap/node.conf"
-    give_to_server "$SCRATCH/tap" "$SCRATCH/t"
-    for file in $list; do
+    mkdir -p "$SCRATCH/$suite" "$SCRATCH/t"
+    node_settings | grep -v '^fsync' >"$SCRATCH/$suite/node.conf"
+    give_to_server "$SCRATCH/$suite" "$SCRATCH/t"
+    for file in "$@"; do
         name=$(basename "$file" .pl)
-        dir=$SCRATCH/tap/$name
+        dir=$SCRATCH/$suite/$name
         mkdir "$dir"
         give_to_server "$dir"
-        run_tap "tap/$name" "$SCRATCH/tap/$name.log" as_user_in "$dir" env \
+        run_tap "$suite/$name" "$SCRATCH/$suite/$name.log" as_user_in "$dir" env \
             PATH="$BIN:$PATH" TMPDIR="$SCRATCH/t" TESTDIR="$dir" FLEET_PROJECT="$PROJECT" \
             PERL5LIB="$PGXS_DIR/test/perl:$PROJECT/test/tap:$PROJECT/test/tap/lib" \
             PG_REGRESS="$PGXS_DIR/test/regress/pg_regress" \
-            TEMP_CONFIG="$SCRATCH/tap/node.conf" perl "$file" ||
-            show "$dir"/tmp_check/log/regress_log_* "$dir"/tmp_check/log/*.log
+            TEMP_CONFIG="$SCRATCH/$suite/node.conf" perl "$file" && continue
+        show "$dir"/tmp_check/log/regress_log_* "$dir"/tmp_check/log/*.log
+        keep_failed "$name" "$dir"/tmp_check/log/*.log
     done
+}
+
+# keep_failed NAME FILE...: leave the logs of what failed in build/failed, since
+# the scratch folder goes.
+keep_failed()
+{
+    local folder=$FLEET_ROOT/build/failed/$1
+    shift
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    cp "$@" "$folder/" 2>/dev/null || true
+    echo "--- kept: $folder"
+}
+
+# tap: tests with several servers.  The random run among them (make chaos) takes
+# SEED and CHAOS_SECONDS.
+suite_tap()
+{
+    local list
+    mapfile -t list < <(files "$PROJECT"/test/tap/*.pl)
+    [ ${#list[@]} -gt 0 ] || { no_tests tap; return; }
+    export RUN_SECONDS=${CHAOS_SECONDS:-60}
+    FILE_TIMEOUT=$((FILE_TIMEOUT + RUN_SECONDS))
+    run_perl tap "${list[@]}"
+}
+
+# run_fuzzer FILE SECONDS: one libFuzzer target for some seconds: two points, that
+# it did not fail and that it tried something.
+run_fuzzer()
+{
+    local file=$1 name dir=$SCRATCH/fuzz log rc=0 cores runs found
+    name=$(basename "$file" _fuzz.c)
+    log=$dir/$name.log
+    cores=$(cores_of "$file")
+    # shellcheck disable=SC2086
+    if ! (cd "$PROJECT" && clang "${FUZZER_FLAGS[@]}" -o "$dir/$name" "$file" $cores -lm) >"$log" 2>&1; then
+        count 0 1 "fuzz/$name" 'does not compile'
+        show "$log"
+        return
+    fi
+    mkdir -p "$dir/seeds/$name" "$dir/found"
+    give_to_server "$dir"
+    bounded $(($2 + 60)) "$log" as_user_in "$dir" "$dir/$name" -seed="$FUZZ_SEED" \
+        -max_total_time="$2" -timeout=5 -max_len=4096 -print_final_stats=1 \
+        -artifact_prefix="$dir/found/$name-" "$dir/seeds/$name" || rc=$?
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    if [ "$rc" -eq 0 ] && [ "${runs:-0}" -gt 1000 ]; then
+        count 1 0 "fuzz/$name" "$2 s, $runs inputs"
+        return
+    fi
+    count 0 1 "fuzz/$name" "SEED=$FUZZ_SEED, ${runs:-no} inputs, exit code $rc"
+    show "$log"
+    mapfile -t found < <(find "$dir/found" -name "$name-*")
+    keep_failed "fuzz-$name" "$log" ${found[@]+"${found[@]}"}
+}
+FUZZER_FLAGS=(-std=gnu11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
+    "-fsanitize=fuzzer,address,undefined" -fno-sanitize-recover=all -Isrc -Itest/fuzz)
+
+# fuzz: pure cores by libFuzzer, half of FUZZ_SECONDS; then SQL against servers.
+# SEED makes it the same again.
+suite_fuzz()
+{
+    local programs scripts total=${FUZZ_SECONDS:-60} file
+    mapfile -t programs < <(files "$PROJECT"/test/fuzz/*_fuzz.c)
+    mapfile -t scripts < <(files "$PROJECT"/test/fuzz/*_fuzz.pl)
+    [ $((${#programs[@]} + ${#scripts[@]})) -gt 0 ] || { no_tests fuzz; return; }
+    mkdir "$SCRATCH/fuzz"
+    FUZZ_SEED=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
+    if [ ${#programs[@]} -gt 0 ] && ! "$FLEET_ROOT/test/setup.sh" --fuzz; then
+        count 0 0 fuzz 'cores skipped: no clang with libFuzzer'
+    elif [ ${#programs[@]} -gt 0 ]; then
+        (cd "$PROJECT" && ${CC:-gcc} "${PROGRAM_FLAGS[@]}" -o "$SCRATCH/fuzz/make_seeds" test/fuzz/seeds.c)
+        mkdir "$SCRATCH/fuzz/seeds"
+        "$SCRATCH/fuzz/make_seeds" "$SCRATCH/fuzz/seeds"
+        for file in "${programs[@]}"; do
+            run_fuzzer "$file" $((total / 2 / ${#programs[@]} + 1))
+        done
+    fi
+    [ ${#scripts[@]} -gt 0 ] || return 0
+    export RUN_SECONDS=$((total / 2)) SEED=$FUZZ_SEED
+    FILE_TIMEOUT=$((FILE_TIMEOUT + RUN_SECONDS))
+    run_perl fuzz "${scripts[@]}"
+}
+
+# ubsan: suites once more, with a library that undefined behaviour ends.  Each line
+# of theirs that counts is one here.
+suite_ubsan()
+{
+    local log=$SCRATCH/ubsan.log passed failed rc=0
+    [ -z "${TESTS:-}" ] || { no_tests ubsan; return; }
+    UBSAN=1 "$FLEET_ROOT/test/run.sh" regress isolation pgtap >"$log" 2>&1 || rc=$?
+    UBSAN=1 TESTS='001_handoff 002_refusals' "$FLEET_ROOT/test/run.sh" tap >>"$log" 2>&1 || rc=$?
+    passed=$(grep -cE '^ok ' "$log" || true)
+    failed=$(grep -cE '^FAILED ' "$log" || true)
+    [ "$rc" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+    grep -E '^(ok|FAILED) ' "$log" | sed 's/^/  /'
+    count "$passed" "$failed" ubsan
+    [ "$failed" -eq 0 ] || show "$log"
 }
 
 # data: real traces, against pure cores and against a cluster.  These tests skip
@@ -428,6 +535,19 @@ write_user_script()
     PATH=$PATH:$SCRATCH
 }
 
+# check_sanitizer: findings are written to the servers' logs, wherever these are.
+check_sanitizer()
+{
+    local found
+    found=$(grep -rhE --include='*.log' 'runtime error: ' "$SCRATCH" | sort -u || true)
+    if [ -z "$found" ]; then
+        count 1 0 sanitizer 'no finding in any log'
+    else
+        count 0 1 sanitizer
+        head -n "$SHOW_LINES" <<<"$found"
+    fi
+}
+
 # finish: end what still runs in the scratch folder, print the sum.
 finish()
 {
@@ -475,6 +595,7 @@ main()
         echo "== $suite"
         "suite_$suite"
     done
+    [ -z "${UBSAN:-}" ] || check_sanitizer
     FINISHED=yes
 }
 

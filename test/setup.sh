@@ -5,6 +5,8 @@
 #   test/setup.sh               install what is missing (root on Debian), or
 #                               say what is missing and exit 1
 #   test/setup.sh --pg-config   print the pg_config to use, or exit 1
+#   test/setup.sh --fuzz        install what only fuzzing needs (root on Debian),
+#                               or exit 1; others do without
 #
 # PG_CONFIG in the environment wins; else PostgreSQL 15, else the newest one in
 # /usr/lib/postgresql that has development files, else pg_config of the PATH.
@@ -97,14 +99,32 @@ CONF
     fi
 }
 
+# can_fuzz: is there a clang that links libFuzzer with the sanitizers?
+can_fuzz()
+{
+    local work rc=0
+    command -v clang >/dev/null || return 1
+    work=$(mktemp -d)
+    echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { return 0; }' >"$work/t.c"
+    clang -fsanitize=fuzzer,address,undefined -o "$work/t" "$work/t.c" >/dev/null 2>&1 || rc=1
+    rm -rf "$work"
+    return "$rc"
+}
+
 main()
 {
     local config missing
     if [ "${1:-}" = --pg-config ]; then
         find_pg_config
         return
+    elif [ "${1:-}" = --fuzz ]; then
+        can_fuzz && return
+        [ "$EUID" -eq 0 ] && command -v apt-get >/dev/null || return 1
+        install_packages clang-14 libclang-rt-14-dev clang
+        can_fuzz
+        return
     elif [ $# -gt 0 ]; then
-        echo "usage: test/setup.sh [--pg-config]" >&2
+        echo "usage: test/setup.sh [--pg-config | --fuzz]" >&2
         exit 2
     fi
     if [ -n "${PG_CONFIG:-}" ]; then

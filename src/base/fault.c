@@ -15,6 +15,11 @@
  * Each point that acts is written to the server's log first, which is how a
  * test knows that it was reached.
  *
+ * Most points are marked where they are.  Three are reached by a participant's
+ * backend: "preparing" in PREPARE TRANSACTION before anything of it is durable,
+ * "prepared" and "committed" when it, or COMMIT PREPARED, is durable and not yet
+ * replied to.
+ *
  * Copyright (c) 2026, the fleet authors
  *
  * src/base/fault.c
@@ -31,17 +36,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "miscadmin.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
+
+#ifdef FLEET_COVERAGE
+extern void __gcov_dump(void);
+
+#define BEFORE_KILL()	__gcov_dump()
+#else
+#define BEFORE_KILL()	((void) 0)
+#endif
 
 /* A wait gives up after this long, so that a broken test still ends. */
 #define FAULT_WAIT_MAX_MS	60000
 
 static char *fault_setting = NULL;
 
+static void
+on_xact_event(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_PREPARE)
+		fleet_base_fault_reach("preparing", true);
+	else if (event == XACT_EVENT_PREPARE)
+		fleet_base_fault_reach("prepared", false);
+	else if (event == XACT_EVENT_COMMIT && debug_query_string != NULL &&
+			 strncmp(debug_query_string, "COMMIT PREPARED", 15) == 0)
+		fleet_base_fault_reach("committed", false);
+}
+
 void
 fleet_base_fault_init(void)
 {
+	RegisterXactCallback(on_xact_event, NULL);
 	DefineCustomStringVariable("fleet.fault",
 							   "Fault points that act, as point=action,...; exists in test builds only.",
 							   NULL, &fault_setting, "", PGC_SUSET, 0,
@@ -98,9 +126,13 @@ fleet_base_fault_reach(const char *point, bool may_throw)
 	if (strcmp(action, "wait") == 0)
 		wait_for_go(point, may_throw);
 	else if (strcmp(action, "kill") == 0)
+	{
+		BEFORE_KILL();
 		kill(MyProcPid, SIGKILL);
+	}
 	else if (strcmp(action, "crash") == 0)
 	{
+		BEFORE_KILL();
 		kill(PostmasterPid, SIGKILL);
 		kill(MyProcPid, SIGKILL);
 	}

@@ -31,6 +31,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -269,6 +270,22 @@ fleet_base_table_close(FleetOpenTable *open)
 
 /* ---------- find and lock ---------- */
 
+static IndexScanDesc
+begin_scan(FleetOpenTable *open, Relation index, Snapshot snapshot, int nkey,
+		   const Datum *keys)
+{
+	ScanKeyData scankeys[MAX_KEYS];
+	IndexScanDesc scan;
+
+	Assert(nkey <= MAX_KEYS);
+	for (int i = 0; i < nkey; i++)
+		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
+	scan = fleet_compat_index_beginscan(open->rel, index, snapshot, nkey);
+	index_rescan(scan, scankeys, nkey, NULL, 0);
+	return scan;
+}
+
 /*
  * Find a row by its primary key, of text columns, as the snapshot shows it.
  * It is in the slot, no buffer is pinned.
@@ -277,25 +294,55 @@ bool
 fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 					  const Datum *keys)
 {
-	ScanKeyData scankeys[MAX_KEYS];
 	Relation	index;
 	IndexScanDesc scan;
 	bool		found;
 
-	Assert(nkey <= MAX_KEYS);
 	list_free(RelationGetIndexList(open->rel));
 	index = index_open(open->rel->rd_pkindex, AccessShareLock);
-	for (int i = 0; i < nkey; i++)
-		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
-	scan = fleet_compat_index_beginscan(open->rel, index, snapshot, nkey);
-	index_rescan(scan, scankeys, nkey, NULL, 0);
+	scan = begin_scan(open, index, snapshot, nkey, keys);
 	found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
 	if (found)
 		ExecMaterializeSlot(open->slot);
 	index_endscan(scan);
 	index_close(index, NoLock);
 	return found;
+}
+
+/* All rows that the first column, of type text, of an index finds: a list of copies. */
+List *
+fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot, const char *name,
+						  Datum key)
+{
+	Oid			relid = get_relname_relid(name, RelationGetNamespace(open->rel));
+	Relation	index = index_open(relid, AccessShareLock);
+	IndexScanDesc scan = begin_scan(open, index, snapshot, 1, &key);
+	List	   *rows = NIL;
+
+	while (index_getnext_slot(scan, ForwardScanDirection, open->slot))
+		rows = lappend(rows, ExecCopySlotHeapTuple(open->slot));
+	index_endscan(scan);
+	index_close(index, NoLock);
+	return rows;
+}
+
+/* Put a copy of a row in the slot, as if it had just been found. */
+void
+fleet_base_table_take(FleetOpenTable *open, HeapTuple row)
+{
+	ExecForceStoreHeapTuple(row, open->slot, false);
+	open->slot->tts_tid = row->t_self;
+}
+
+static TM_Result
+lock(FleetOpenTable *open, Snapshot snapshot, LockWaitPolicy policy, bool newest)
+{
+	ItemPointerData tid = open->slot->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(open->rel, &tid, snapshot, open->slot,
+							GetCurrentCommandId(false), LockTupleExclusive, policy,
+							newest ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
 }
 
 /*
@@ -307,13 +354,8 @@ fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 bool
 fleet_base_table_lock(FleetOpenTable *open, Snapshot snapshot, bool newest)
 {
-	ItemPointerData tid = open->slot->tts_tid;
-	TM_FailureData failure;
-	TM_Result	result;
+	TM_Result	result = lock(open, snapshot, LockWaitBlock, newest);
 
-	result = table_tuple_lock(open->rel, &tid, snapshot, open->slot,
-							  GetCurrentCommandId(false), LockTupleExclusive, LockWaitBlock,
-							  newest ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
 	switch (result)
 	{
 		case TM_Ok:
@@ -331,6 +373,18 @@ fleet_base_table_lock(FleetOpenTable *open, Snapshot snapshot, bool newest)
 		default:
 			elog(ERROR, "unexpected result of table_tuple_lock: %d", result);
 	}
+}
+
+/* The same for the newest version, without waiting: *busy where somebody has it. */
+bool
+fleet_base_table_try_lock(FleetOpenTable *open, Snapshot snapshot, bool *busy)
+{
+	TM_Result	result = lock(open, snapshot, LockWaitSkip, true);
+
+	*busy = result == TM_WouldBlock;
+	if (result == TM_Ok)
+		ExecMaterializeSlot(open->slot);
+	return result == TM_Ok;
 }
 
 /* ---------- columns ---------- */
@@ -465,6 +519,35 @@ fleet_base_table_insert(FleetOpenTable *open)
 	ExecSimpleRelationInsert(open->target, open->estate, open->slot);
 	if (!ItemPointerIsValid(&open->slot->tts_tid))
 		raise_swallowed(open, "insert");
+	ResetPerTupleExprContext(open->estate);
+}
+
+/*
+ * Change columns of the row in the slot, which was found and, if others may write
+ * it, locked.
+ */
+void
+fleet_base_table_update(FleetOpenTable *open, int n, const char *const *columns,
+						Datum *values, bool *isnull)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+	TupleTableSlot *changed = table_slot_create(open->rel, NULL);
+	int		   *numbers = palloc(sizeof(int) * n);
+	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
+
+	if (open->estate == NULL)
+		prepare_to_write(open);
+	if (!open->indexed)
+		ExecOpenIndices(open->target, false);
+	open->indexed = true;
+	for (int i = 0; i < n; i++)
+		numbers[i] = fleet_base_table_column(desc, columns[i]) + 1;
+	ExecForceStoreHeapTuple(heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull),
+							changed, true);
+	open->estate->es_snapshot = GetActiveSnapshot();
+	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, changed);
+	ExecDropSingleTupleTableSlot(changed);
+	heap_freetuple(old);
 	ResetPerTupleExprContext(open->estate);
 }
 

@@ -60,7 +60,7 @@ typedef struct FleetOpenTable
 	EState	   *estate;			/* NULL before the first write */
 	ResultRelInfo *target;
 	EPQState	epq;
-	bool		indexed;		/* indexes are open for inserts */
+	bool		indexed;		/* indexes are open for writing */
 } FleetOpenTable;
 
 extern void fleet_base_table_open(FleetTable *table, const char *own, bool write,
@@ -68,7 +68,11 @@ extern void fleet_base_table_open(FleetTable *table, const char *own, bool write
 extern void fleet_base_table_close(FleetOpenTable *open);
 extern bool fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot,
 								  int nkey, const Datum *keys);
+extern List *fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot,
+									   const char *index, Datum key);
+extern void fleet_base_table_take(FleetOpenTable *open, HeapTuple row);
 extern bool fleet_base_table_lock(FleetOpenTable *open, Snapshot snapshot, bool newest);
+extern bool fleet_base_table_try_lock(FleetOpenTable *open, Snapshot snapshot, bool *busy);
 extern Datum fleet_base_table_get(const FleetOpenTable *open, const char *column,
 								  bool *isnull);
 extern char *fleet_base_table_get_text(const FleetOpenTable *open, const char *column);
@@ -78,6 +82,9 @@ extern void fleet_base_table_set(FleetOpenTable *open, const char *column, Datum
 extern void fleet_base_table_set_text(FleetOpenTable *open, const char *column,
 									  const char *value);
 extern void fleet_base_table_insert(FleetOpenTable *open);
+extern void fleet_base_table_update(FleetOpenTable *open, int n,
+									const char *const *columns, Datum *values,
+									bool *isnull);
 extern void fleet_base_table_delete(FleetOpenTable *open);
 extern int	fleet_base_table_column(TupleDesc desc, const char *name);
 extern Datum fleet_base_table_next(const char *sequence);

@@ -262,6 +262,29 @@ fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
 
 /* ---------- rolling back ---------- */
 
+/*
+ * A branch whose PREPARE has not been answered when another one fails is
+ * prepared, or soon will be.  To wait a moment for the answer is better than to
+ * leave it to the resolver of its node.
+ */
+void
+fleet_commit_branch_await_prepare(FleetBranch *branch, int64 deadline)
+{
+	FleetReply	reply;
+	FleetReplyStatus status;
+
+	if (branch->state != BRANCH_PREPARING || branch->conn->broken ||
+		branch->conn->pending != 1)
+		return;
+	status = fleet_remote_receive(branch->conn, deadline, &reply);
+	if (status == FLEET_REPLY_OK &&
+		strcmp(PQcmdStatus(reply.result), "PREPARE TRANSACTION") == 0)
+		branch->state = BRANCH_PREPARED;
+	else if (status == FLEET_REPLY_OK || status == FLEET_REPLY_ERROR)
+		branch->state = BRANCH_FAILED;
+	fleet_remote_clear(&reply);
+}
+
 /* Roll a branch back, as far as that can be said without waiting. */
 void
 fleet_commit_branch_send_rollback(FleetBranch *branch)

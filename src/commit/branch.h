@@ -23,6 +23,9 @@
 /* How long an abort waits for the peers to confirm that they rolled back. */
 #define FLEET_ABORT_TIMEOUT_MS 1000
 
+/* And for those whose PREPARE is on its way to say that they are prepared. */
+#define FLEET_AWAIT_PREPARE_MS 200
+
 typedef enum FleetBranchState
 {
 	BRANCH_OPEN,				/* its remote transaction runs */
@@ -63,6 +66,7 @@ extern void fleet_commit_branch_gid(const FleetBranch *branch, char *buf);
 extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql);
 extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,
 									  const char *sql, FleetReply *last);
+extern void fleet_commit_branch_await_prepare(FleetBranch *branch, int64 deadline);
 extern void fleet_commit_branch_send_rollback(FleetBranch *branch);
 extern void fleet_commit_branch_receive_rollback(FleetBranch *branch, int64 deadline);
 extern void fleet_commit_branch_release(FleetBranch *branch);

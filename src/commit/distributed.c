@@ -125,6 +125,8 @@ send_prepares(void)
 		char		gid[FLEET_GID_MAX];
 		char		sql[FLEET_GID_MAX + 32];
 
+		if (b != fleet_commit_dtx->branches)
+			FLEET_FAULT("next-prepare");
 		if (b->state != BRANCH_OPEN || b->conn->broken)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -209,6 +211,8 @@ send_commits(void)
 		snprintf(sql, sizeof(sql), "COMMIT PREPARED '%s'", gid);
 		b->state = BRANCH_COMMITTING;
 		FLEET_FAULT_NOTHROW("before-commit-prepared");
+		if (b != fleet_commit_dtx->branches)
+			FLEET_FAULT_NOTHROW("next-commit-prepared");
 		if (fleet_remote_queue(b->conn, sql))
 			(void) fleet_remote_send_prepared(b->conn, "SELECT fleet.hlc_now()::bigint", 0, NULL);
 	}
@@ -297,11 +301,15 @@ committed(void)
 static void
 aborted(void)
 {
-	int64		deadline = fleet_remote_deadline(FLEET_ABORT_TIMEOUT_MS);
+	int64		deadline;
 
 	worker_wanted = false;
 	if (fleet_commit_dtx == NULL)
 		return;
+	deadline = fleet_remote_deadline(FLEET_AWAIT_PREPARE_MS);
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
+		fleet_commit_branch_await_prepare(b, deadline);
+	deadline = fleet_remote_deadline(FLEET_ABORT_TIMEOUT_MS);
 	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
 		fleet_commit_branch_send_rollback(b);
 	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)

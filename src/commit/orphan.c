@@ -59,7 +59,7 @@ static FleetPlan unsettled_plan = {
 	1, {INT4OID}
 };
 static FleetPlan settle_plan = {
-	"SELECT fleet.settle(ARRAY[$1], ARRAY[$2], ARRAY[-1.0::float8])", 2, {TEXTOID, INT8OID}
+	"SELECT FROM fleet.settle(ARRAY[$1], ARRAY[$2], ARRAY[-1.0::float8]) AS busy WHERE busy = '{}'", 2, {TEXTOID, INT8OID}
 };
 
 /* Step 1. */
@@ -155,11 +155,11 @@ settle_one(List *same)
 		SPI_connect();
 		values[0] = CStringGetTextDatum(first->dtxid);
 		values[1] = Int64GetDatum((int64) hlc);
-		fleet_base_plan_execute(&settle_plan, NULL, values, NULL);
+		if (fleet_base_plan_execute(&settle_plan, NULL, values, NULL) > 0)
+			ereport(LOG,
+					(errmsg("fleet: settled the departures of \"%s\", of which its coordinator has no record",
+							first->dtxid)));
 		SPI_finish();
-		ereport(LOG,
-				(errmsg("fleet: settled the departures of \"%s\", of which its coordinator has no record",
-						first->dtxid)));
 	}
 	fleet_commit_end_step();
 }

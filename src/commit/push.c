@@ -73,15 +73,17 @@ static FleetPlan sources_plan = {
 	"SELECT DISTINCT region FROM fleet.decisions WHERE kind = 'depart' AND dtxid = ANY ($1)",
 	1, {TEXTARRAYOID}
 };
-/* In one transaction, so that while a record is there its departures are open. */
+/* Those of the transactions that have a departure on one of these regions. */
+static FleetPlan departed_plan = {
+	"SELECT DISTINCT dtxid FROM fleet.decisions"
+	" WHERE kind = 'depart' AND region = $1 AND dtxid = ANY ($2)",
+	2, {TEXTOID, TEXTARRAYOID}
+};
 static FleetPlan settle_plan = {
-	"WITH told AS (SELECT * FROM unnest($1, $2, $3) AS s(dtxid, hlc, latency) WHERE NOT EXISTS"
-	"  (SELECT FROM fleet.decisions AS d WHERE d.dtxid = s.dtxid AND d.kind = 'depart'"
-	"   AND d.region = ANY ($4))),"
-	" done AS (DELETE FROM fleet.decisions AS d USING told WHERE d.dtxid = told.dtxid)"
-	" SELECT fleet.settle(pg_catalog.array_agg(dtxid), pg_catalog.array_agg(hlc),"
-	"  pg_catalog.array_agg(latency)) FROM told HAVING pg_catalog.count(*) > 0",
-	4, {TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID}
+	"SELECT unnest(fleet.settle($1, $2, $3))", 3, {TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID}
+};
+static FleetPlan done_plan = {
+	"DELETE FROM fleet.decisions WHERE dtxid = ANY ($1)", 1, {TEXTARRAYOID}
 };
 
 static void
@@ -215,53 +217,105 @@ ask(FleetConn *conn, const char *sql, int nparams, const char *const *params,
 							 reply) <= FLEET_REPLY_ERROR;
 }
 
-/* Have another node settle its departures.  False if it could not be told. */
-static bool
-settle_remote(const char *region, Datum *values)
+/*
+ * Have another node settle its departures.  Adds to *open the transactions of which
+ * that could not be done.
+ */
+static void
+settle_remote(const char *region, Datum *values, List **open)
 {
 	char	   *error = NULL;
 	FleetConn  *conn = fleet_commit_peer(region, &error);
-	FleetReply	reply;
+	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
 	const char *params[3];
-	bool		done;
 
-	if (conn == NULL)
-		return false;
+	FLEET_FAULT("before-settle-source");
 	for (int i = 0; i < 3; i++)
 		params[i] = OidOutputFunctionCall(F_ARRAY_OUT, values[i]);
-	done = ask(conn, "SELECT fleet.settle($1::text[], $2::bigint[], $3::float8[])",
-			   3, params, &reply) && reply.status == FLEET_REPLY_OK;
+	if (conn != NULL &&
+		ask(conn, "SELECT unnest(fleet.settle($1::text[], $2::bigint[], $3::float8[]))",
+			3, params, &reply) && reply.status == FLEET_REPLY_OK)
+	{
+		for (int i = 0; i < PQntuples(reply.result); i++)
+			*open = lappend(*open, pstrdup(PQgetvalue(reply.result, i, 0)));
+	}
+	else if (!FLEET_FAULT_ON("settle-forgets-untold"))
+	{
+		Datum		told[2] = {CStringGetTextDatum(region), values[0]};
+		int			n = fleet_base_plan_execute(&departed_plan, NULL, told, NULL);
+
+		for (int i = 0; i < n; i++)
+			*open = lappend(*open, fleet_base_plan_text(i, 1));
+	}
 	fleet_remote_clear(&reply);
-	return done;
+}
+
+/* The other regions that any of the transactions has departures on. */
+static List *
+sources_of(Datum *values)
+{
+	List	   *regions = NIL;
+	int			n = fleet_base_plan_execute(&sources_plan, NULL, values, NULL);
+
+	for (int i = 0; i < n; i++)
+		regions = lappend(regions, fleet_base_plan_text(i, 1));
+	return regions;
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* Without the transactions of that list. */
+static const Settling *
+without(const Settling *s, List *open)
+{
+	Settling   *rest = new_settling(s->n);
+	int			n = list_length(open);
+	char	  **names = palloc(sizeof(char *) * Max(n, 1));
+	ListCell   *cell;
+
+	n = 0;
+	foreach(cell, open)
+		names[n++] = lfirst(cell);
+	qsort(names, n, sizeof(char *), compare_names);
+	for (int i = 0; i < s->n; i++)
+		if (n == 0 || bsearch(&s->dtxids[i], names, n, sizeof(char *), compare_names) == NULL)
+			add_settling(rest, s->dtxids[i], s->hlcs[i], s->latencies[i]);
+	return rest;
 }
 
 /*
- * Step 5.  Departures on other nodes first; a record whose source cannot be
- * told stays for another round.
+ * Step 5.  Departures on other nodes first.  A record whose source cannot be
+ * told, or is held up, stays for another round, and so do its departures here:
+ * while a record is there, the departures here are open (see fleet.arriving).
  */
 static void
 settle(const Settling *s)
 {
-	List	   *regions = NIL;
-	List	   *untold = NIL;
+	List	   *open = NIL;
 	ListCell   *cell;
-	Datum		values[4];
+	Datum		values[3];
 	int			n;
 
 	if (s->n == 0)
 		return;
 	begin_step();
 	settle_arguments(s, values);
-	n = fleet_base_plan_execute(&sources_plan, NULL, values, NULL);
-	for (int i = 0; i < n; i++)
-		regions = lappend(regions, fleet_base_plan_text(i, 1));
-	foreach(cell, regions)
-		if (!settle_remote(lfirst(cell), values) && !FLEET_FAULT_ON("settle-forgets-untold"))
-			untold = lappend(untold, lfirst(cell));
+	foreach(cell, sources_of(values))
+		settle_remote(lfirst(cell), values, &open);
+	s = without(s, open);
+	settle_arguments(s, values);
 
 	FLEET_FAULT("before-settle");
-	values[3] = fleet_commit_text_array(untold);
-	fleet_base_plan_execute(&settle_plan, NULL, values, NULL);
+	open = NIL;
+	n = fleet_base_plan_execute(&settle_plan, NULL, values, NULL);
+	for (int i = 0; i < n; i++)
+		open = lappend(open, fleet_base_plan_text(i, 1));
+	settle_arguments(without(s, open), values);
+	fleet_base_plan_execute(&done_plan, NULL, values, NULL);
 	end_step();
 }
 

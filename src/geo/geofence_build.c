@@ -164,7 +164,8 @@ fleet_geo_geofence_add(FleetGeoBuilder *builder, int64_t id,
 	if (FLEET_GEO_WKB_MAX_POINTS(len) > MAX_POINTS - points->count ||
 		fence->lists[LIST_REGIONS].count >= MAX_REGIONS)
 		return FLEET_GEO_TOO_BIG;
-	if (!fleet_geo_list_reserve(fence, LIST_POINTS, FLEET_GEO_WKB_MAX_POINTS(len)) ||
+	/* One more, so that there is a place to point at even for no point. */
+	if (!fleet_geo_list_reserve(fence, LIST_POINTS, FLEET_GEO_WKB_MAX_POINTS(len) + 1) ||
 		!fleet_geo_list_reserve(fence, LIST_RINGS, FLEET_GEO_WKB_MAX_RINGS(len) + 1) ||
 		!fleet_geo_list_reserve(fence, LIST_REGIONS, 1))
 		return FLEET_GEO_NO_MEMORY;

@@ -43,7 +43,6 @@ typedef struct Arrival
 	char	   *source;
 	char	   *target;
 	JsonbContainer *image;
-	bool		was_here;		/* there is a departure to be replaced */
 	bool		skip;			/* redone, and superseded */
 } Arrival;
 
@@ -104,6 +103,9 @@ read_row(Arrivals *a, JsonbContainer *object)
 	row->source = require_text(object, "source");
 	row->target = require_text(object, "target");
 	row->image = fleet_wire_get_object(object, "image");
+	if (row->epoch < 1 ||
+		row->epoch != strtoll(require_text(row->image, "epoch"), NULL, 10))
+		raise_malformed("Its epoch is not that of its image.");
 	(void) fleet_clock_receive(row->hlc);
 	if (row->is_ride)
 		a->rides++;
@@ -151,9 +153,15 @@ check_capacity(const Arrivals *a)
 				 errhint("Raise it with fleet.set_capacity, or try again when rides have ended.")));
 }
 
-/* Has any of them been here before, and at which epoch? */
+static int64
+epoch_in(const FleetOpenTable *open)
+{
+	return DatumGetInt64(fleet_base_table_get(open, "epoch", NULL));
+}
+
+/* The branch is redone: what has been here at that epoch or later is left alone. */
 static void
-check_past(Arrivals *a)
+skip_superseded(Arrivals *a)
 {
 	Snapshot	snapshot = fleet_handoff_snapshot();
 	FleetOpenTable departures;
@@ -163,18 +171,8 @@ check_past(Arrivals *a)
 	{
 		Arrival    *row = &a->rows[i];
 
-		row->was_here = fleet_handoff_find_departure(&departures, snapshot, kind_of(row),
-													 row->key);
-		if (!row->was_here ||
-			DatumGetInt64(fleet_base_table_get(&departures, "epoch", NULL)) < row->epoch)
-			continue;
-		if (!a->redo)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNIQUE_VIOLATION),
-					 errmsg("\"%s\" has been in region \"%s\" at a later epoch",
-							row->key, a->own->name),
-					 errdetail("An older copy of it must not come back.")));
-		row->skip = true;
+		row->skip = fleet_handoff_find_departure(&departures, snapshot, kind_of(row), row->key) &&
+			epoch_in(&departures) >= row->epoch;
 	}
 	fleet_base_table_close(&departures);
 	UnregisterSnapshot(snapshot);
@@ -193,7 +191,7 @@ make_room(FleetOpenTable *live, const Arrival *row)
 	if (fleet_base_table_find(live, snapshot, 1, &key) &&
 		fleet_base_table_lock(live, snapshot, true))
 	{
-		room = DatumGetInt64(fleet_base_table_get(live, "epoch", NULL)) < row->epoch;
+		room = epoch_in(live) < row->epoch;
 		if (room)
 			fleet_base_table_delete(live);
 	}
@@ -223,7 +221,11 @@ insert_live(const Arrivals *a, FleetTable *table, bool rides)
 	fleet_base_table_close(&live);
 }
 
-/* What came back has not departed any more. */
+/*
+ * What came back has not departed any more.  Only after the insert can this be
+ * told: the unique index has then waited for a handoff that was taking the row
+ * away, and whose departure nobody could see before.
+ */
 static void
 forget_departures(const Arrivals *a)
 {
@@ -235,8 +237,17 @@ forget_departures(const Arrivals *a)
 	{
 		const Arrival *row = &a->rows[i];
 
-		if (row->was_here && !row->skip)
-			fleet_handoff_delete_departure(&departures, snapshot, kind_of(row), row->key);
+		if (row->skip ||
+			!fleet_handoff_find_departure(&departures, snapshot, kind_of(row), row->key) ||
+			!fleet_base_table_lock(&departures, snapshot, true))
+			continue;
+		if (epoch_in(&departures) >= row->epoch)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("\"%s\" has been in region \"%s\" at a later epoch",
+							row->key, a->own->name),
+					 errdetail("An older copy of it must not come back.")));
+		fleet_base_table_delete(&departures);
 	}
 	fleet_base_table_close(&departures);
 	UnregisterSnapshot(snapshot);
@@ -262,16 +273,11 @@ log_arrivals(const Arrivals *a)
 static void
 write_rows(const Arrivals *a)
 {
-	bool		was_here = false;
-
 	if (a->rides < a->n)
 		insert_live(a, &fleet_handoff_vehicle_table, false);
 	if (a->rides > 0)
 		insert_live(a, &fleet_handoff_ride_table, true);
-	for (int i = 0; i < a->n; i++)
-		was_here = was_here || a->rows[i].was_here;
-	if (was_here)
-		forget_departures(a);
+	forget_departures(a);
 	log_arrivals(a);
 }
 
@@ -284,9 +290,10 @@ fleet_handoff_arrive(const FleetRegionMap *map, const char *dtxid, Datum rows, b
 
 	fleet_base_become_owner(&caller);
 	read_rows(&a, DatumGetJsonbP(rows));
-	if (!redo)
+	if (redo)
+		skip_superseded(&a);
+	else
 		check_capacity(&a);
-	check_past(&a);
 	fleet_handoff_begin_move();
 	PG_TRY();
 	{

@@ -109,7 +109,6 @@ lock_rows(FleetDeparture *d, Leavers *leavers, const FleetIds *ids)
 		hlc = DatumGetFleetClockStamp(fleet_base_table_get(&leavers->open, "hlc", NULL));
 		d->newest = Max(d->newest, hlc);
 		row->tuple = ExecCopySlotHeapTuple(leavers->open.slot);
-		row->tuple->t_self = leavers->open.slot->tts_tid;
 		leavers->n++;
 	}
 	UnregisterSnapshot(snapshot);
@@ -463,8 +462,7 @@ delete_live(Leavers *leavers)
 {
 	for (int i = 0; i < leavers->n; i++)
 	{
-		ExecForceStoreHeapTuple(leavers->rows[i].tuple, leavers->open.slot, false);
-		leavers->open.slot->tts_tid = leavers->rows[i].tuple->t_self;
+		fleet_base_table_take(&leavers->open, leavers->rows[i].tuple);
 		fleet_base_table_delete(&leavers->open);
 	}
 	fleet_base_table_close(&leavers->open);

@@ -60,10 +60,14 @@ static bool
 poll_socket(PGconn *pg, int events, int64 left)
 {
 	struct pollfd fd = {.fd = PQsocket(pg)};
+	int			ready;
 
 	fd.events = ((events & WL_SOCKET_READABLE) ? POLLIN : 0) |
 		((events & WL_SOCKET_WRITEABLE) ? POLLOUT : 0);
-	return poll(&fd, 1, (int) left) != 0;
+	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	ready = poll(&fd, 1, (int) left);
+	pgstat_report_wait_end();
+	return ready != 0;
 }
 
 /*

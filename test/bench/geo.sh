@@ -24,62 +24,31 @@
 TRACES=${TRACES:-$FLEET_ROOT/../shared/data}
 POINTS=${POINTS:-200000}
 REPETITIONS=${REPETITIONS:-5}
-TREE=''
 WORK=''
 
 clean_up()
 {
     trap '' INT TERM
-    [ -z "$WORK" ] || [ ! -d "$WORK/data" ] || server_stop "$TREE" "$WORK/data" immediate
-    [ -z "$WORK" ] || rm -rf "$WORK"
+    stop_lone "$WORK"
 }
 
 sql()
 {
     PGOPTIONS='-c fleet.border_tolerance=0 -c client_min_messages=warning -c jit=off -c max_parallel_workers_per_gather=0' \
-        as_server "$TREE$("$PG_CONFIG" --bindir)/psql" -h "$WORK" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
-}
-
-start_server()
-{
-    TREE=$WORK/tree
-    make_tree "$TREE"
-    init_data "$TREE" "$WORK/data"
-    {
-        base_settings
-        echo "shared_preload_libraries = 'fleet'"
-        echo "fleet.allow_async = on"
-        echo "unix_socket_directories = '$WORK'"
-        echo "shared_buffers = 256MB"
-    } >>"$WORK/data/postgresql.conf"
-    server_start "$TREE" "$WORK/data" "$WORK/log"
-    sql -c 'CREATE EXTENSION fleet CASCADE' -c "SELECT fleet.init_node('bench')" >/dev/null
+        as_server "$(tree_bin "$WORK/tree")/psql" -h "$WORK" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
 }
 
 # load FILE POINTS: the regions, as fleet's map and as a plain table, and points.
-# The map is written straight into its table: add_region() wants a server each.
 load()
 {
     {
-        echo 'CREATE TEMP TABLE doc (j jsonb);'
-        printf '%s\n' "\\copy doc FROM stdin CSV QUOTE E'\\x01' DELIMITER E'\\x02'"
-        tr -d '\n' <"$1"
-        echo
-        echo '\.'
+        load_regions "$1"
         cat <<'SQL'
 DROP TABLE IF EXISTS region, point;
-CREATE TABLE region AS
-SELECT 'r' || (f->>'id') AS name, ST_Multi(ST_SetSRID(ST_GeomFromGeoJSON(f->'geometry'), 4326)) AS geofence
-  FROM doc, jsonb_array_elements(j->'features') AS f;
-DELETE FROM region WHERE ST_IsEmpty(geofence);
+CREATE TABLE region AS SELECT name, geofence FROM fleet.map_regions;
 CREATE INDEX region_geofence ON region USING gist (geofence);
 CREATE TABLE point (lon float8, lat float8, place geometry(Point, 4326)
     GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(lon, lat), 4326)) STORED);
-DELETE FROM fleet.map_regions;
-INSERT INTO fleet.map_regions (name, node, geofence) SELECT name, name, geofence FROM region;
-DELETE FROM fleet.map;
-INSERT INTO fleet.map (id, version) VALUES (gen_random_uuid(), 1);
-SELECT fleet.map_changed();
 SQL
     } >"$WORK/load.sql"
     sql -o /dev/null <"$WORK/load.sql"
@@ -144,7 +113,7 @@ main()
     WORK=$(make_scratch geo)
     (cd "$FLEET_ROOT" &&
         "${CC:-cc}" -std=gnu11 -O2 -Wall -Isrc -Itest/data -o "$WORK/geo_bench" test/bench/geo_bench.c src/geo/*.c -lm)
-    start_server
+    start_lone "$WORK" bench 'shared_buffers = 256MB'
 
     # Spread over all cabs and days, in the order of the file.
     zcat "$TRACES/fixes.csv.gz" |

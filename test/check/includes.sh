@@ -58,7 +58,7 @@ outside 'src/remote/[^:]*' '\b(PQconnect|PQsetdb|PQreset|libpqsrv_connect|walrcv
 outside 'src/base/shmem\.c' \
     '\b(shmem_(request|startup)_hook|RequestAddinShmemSpace|RequestNamedLWLockTranche|ShmemInit(Struct|Hash))\b' |
     none_of 'only base/shmem.c touches the shared-memory hooks'
-outside 'src/base/xact\.c' '\bRegister(Sub)?XactCallback\b' |
-    none_of 'only base/xact.c registers transaction callbacks'
+outside 'src/base/(xact|fault)\.c' '\bRegister(Sub)?XactCallback\b' |
+    none_of 'only base/xact.c registers transaction callbacks (and the test build, its fault points)'
 outside 'src/base/compat\.h' '\bPG_VERSION_NUM\b' |
     none_of 'only base/compat.h says PG_VERSION_NUM'

@@ -54,6 +54,8 @@ some_of 'pgTAP tests are found' "$(names test/pgtap .sql)"
 stray test/pgtap '*.sql' '*.geojson' | none_of 'every file in test/pgtap is run'
 some_of 'TAP tests are found' "$(names test/tap .pl)"
 stray test/tap '*.pl' '*.pm' | none_of 'every file in test/tap is run or a module'
+some_of 'fuzz targets are found' "$(names test/fuzz _fuzz.c; names test/fuzz _fuzz.pl)"
+stray test/fuzz '*_fuzz.c' '*_fuzz.pl' '*.h' seeds.c | none_of 'every file in test/fuzz is run or a header'
 some_of 'tests with real traces are found' "$(names test/data .sh; names test/data _test.c)"
 stray test/data '*.sh' '*_test.c' '*.h' | none_of 'every file in test/data is run or a header'
 stray test/check '*.sh' common.inc parse.pl | none_of 'every file in test/check is run'

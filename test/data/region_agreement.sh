@@ -8,8 +8,7 @@
 # points that are hard on purpose: every vertex of the map, the middle of every
 # edge, and points a little beside these.
 #
-# It starts a server of its own.  The maps are written straight into its table,
-# as fleet.add_region() would want a server for each region.
+# It starts a server of its own.
 # To try a database that runs already, with the map it has: set PGHOST, PGPORT,
 # PGDATABASE and PGUSER (who may read fleet.map_regions and make tables).
 #
@@ -27,7 +26,6 @@ fi
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 TRACES=${TRACES:-$FLEET_ROOT/../shared/data}
-TREE=''
 WORK=''
 TESTS=0
 FAILED=0
@@ -35,8 +33,7 @@ FAILED=0
 clean_up()
 {
     trap '' INT TERM
-    [ -z "$WORK" ] || [ ! -d "$WORK/data" ] || server_stop "$TREE" "$WORK/data" immediate
-    [ -z "$WORK" ] || rm -rf "$WORK"
+    stop_lone "$WORK"
 }
 
 # sql [psql's arguments]: in the database under test, as its user.
@@ -62,42 +59,15 @@ check()
 start_server()
 {
     require_setup
-    TREE=$WORK/tree
-    make_tree "$TREE"
-    init_data "$TREE" "$WORK/data"
-    {
-        base_settings
-        echo "shared_preload_libraries = 'fleet'"
-        echo "fleet.allow_async = on"
-        echo "unix_socket_directories = '$WORK'"
-    } >>"$WORK/data/postgresql.conf"
-    server_start "$TREE" "$WORK/data" "$WORK/log"
-    PSQL=$(tree_bin "$TREE")/psql
+    start_lone "$WORK" agreement
+    PSQL=$(tree_bin "$WORK/tree")/psql
     GIVEN=(PGHOST="$WORK" PGPORT=5432 PGDATABASE=postgres PGUSER=postgres)
-    sql -c 'CREATE EXTENSION fleet CASCADE' -c "SELECT fleet.init_node('agreement')" >/dev/null
 }
 
 # load_map FILE: the map of the database is this file's from now on.
 load_map()
 {
-    {
-        echo 'BEGIN;'
-        echo 'CREATE TEMP TABLE doc (j jsonb);'
-        printf '%s\n' "\\copy doc FROM stdin CSV QUOTE E'\\x01' DELIMITER E'\\x02'"
-        tr -d '\n' <"$1"
-        echo
-        echo '\.'
-        cat <<'SQL'
-DELETE FROM fleet.map_regions;
-INSERT INTO fleet.map_regions (name, node, geofence)
-SELECT 'r' || (f->>'id'), 'n' || (f->>'id'), ST_Multi(ST_SetSRID(ST_GeomFromGeoJSON(f->'geometry'), 4326))
-  FROM doc, jsonb_array_elements(j->'features') AS f;
-DELETE FROM fleet.map;
-INSERT INTO fleet.map (id, version) VALUES (gen_random_uuid(), 1);
-SELECT fleet.map_changed();
-COMMIT;
-SQL
-    } >"$WORK/map.sql"
+    { echo 'BEGIN;'; load_regions "$1"; echo 'COMMIT;'; } >"$WORK/map.sql"
     sql -o /dev/null <"$WORK/map.sql"
 }
 

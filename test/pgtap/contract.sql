@@ -58,7 +58,7 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo'), ('settle')$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');

@@ -14,6 +14,11 @@
 # PostgreSQL::Test::Cluster, which supplies ports, folders and initdb: after
 # SIGKILL it neither waits until all processes are gone nor removes what they
 # leave behind, and a start would fail now and then.
+#
+# With tcp => 1 the nodes listen on addresses of the loopback network, and talk to
+# each other over them.  With links => 1 the nodes talk to each other through a relay (FleetRelay), one
+# link for each node's connections to each other one; network() and delay() say
+# what it is like between two nodes.
 
 package FleetCluster;
 
@@ -21,6 +26,8 @@ use strict;
 use warnings;
 
 use Digest::MD5;
+use FleetChecks;
+use FleetRelay;
 use File::Path qw(make_path remove_tree);
 use IO::Handle;
 use IPC::Open2;
@@ -30,17 +37,16 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+our @ISA = ('FleetChecks');
+
 my @clusters;      # all of this test, to be stopped at its end
 my $sessions = 0;  # ever started, for their names
 my $marks = 0;     # ever written, see exchange()
 
-# Seconds that healing may take before a test calls it a failure.
-our $HEAL_DEADLINE = 15;
-
 # ---- start and end of a cluster
 
-# new(nodes => 3, settings => "lines of postgresql.conf"): servers that run and
-# share one region map.
+# new(nodes => 3, settings => "lines of postgresql.conf", links => 1, tcp => 1):
+# servers that run and share one region map.
 sub new
 {
 	my ($class, %opt) = @_;
@@ -59,12 +65,14 @@ sub new
 			number => scalar @{ $self->{order} },
 		};
 		push @{ $self->{order} }, $name;
+		$self->{nodes}{$name}{address} = '127.0.0.' . (10 + @{ $self->{order} }) if $opt{tcp};
 		copy_folder($template, $server->data_dir);
 		$self->configure($name, $opt{settings} // '');
 		$self->start($name);
 		$self->sql($name, "SELECT fleet.init_node('node_$name')");
 	}
 	$self->add_region($_) for $opt{no_map} ? () : $self->names;
+	$self->add_links if $opt{links};
 	return $self;
 }
 
@@ -131,10 +139,11 @@ sub copy_folder
 sub configure
 {
 	my ($self, $name, $settings) = @_;
-	my $server = $self->{nodes}{$name}{server};
-	append_to_file("$self->{nodes}{$name}{data}/postgresql.conf",
-		sprintf("port = %d\nunix_socket_directories = '%s'\n%s\n",
-			$server->port, $server->host, $settings));
+	my $node = $self->{nodes}{$name};
+	append_to_file("$node->{data}/postgresql.conf",
+		sprintf("port = %d\nunix_socket_directories = '%s'\nlisten_addresses = '%s'\n%s\n",
+			$node->{server}->port, $node->{server}->host, $node->{address} // '', $settings));
+	append_to_file("$node->{data}/pg_hba.conf", "host all all 127.0.0.0/8 trust\n") if $node->{address};
 }
 
 sub names { return @{ $_[0]{order} } }
@@ -158,6 +167,15 @@ sub conninfo
 	return sprintf 'host=%s port=%d dbname=postgres', $server->host, $server->port;
 }
 
+# How other nodes reach it.
+sub peer_conninfo
+{
+	my ($self, $name) = @_;
+	my $address = $self->{nodes}{$name}{address};
+	return $self->conninfo($name) =~ s/host=\S+/host=$address/r if $address;
+	return $self->conninfo($name);
+}
+
 # A place in a region, as "lon, lat".
 sub place { return sprintf '%.1f, 0.5', $_[0]{nodes}{ $_[1] }{number} + 0.5 }
 
@@ -172,7 +190,7 @@ sub geofence
 sub add_region_sql
 {
 	my ($self, $name) = @_;
-	return sprintf "SELECT fleet.add_region('%s', %s, '%s')", $name, $self->geofence($name), $self->conninfo($name);
+	return sprintf "SELECT fleet.add_region('%s', %s, '%s')", $name, $self->geofence($name), $self->peer_conninfo($name);
 }
 
 # Have the first node do so.
@@ -299,6 +317,16 @@ sub wait_restarted
 		"server $name has started anew");
 }
 
+# When a server that was started last became ready for writing, as its log says
+# (pg_ctl looks only now and then).
+sub ready_at
+{
+	my ($self, $name) = @_;
+	my $stamp = (slurp_file($self->{nodes}{$name}{log}) =~ /^(\S+ \S+ \S+) .* database system is ready to accept connections$/mg)[-1];
+
+	return $self->sql($name, "SELECT extract(epoch FROM timestamptz '$stamp')");
+}
+
 # Copies of a node's data folder, for going back in time.  The server is
 # stopped for it and started again.
 sub save
@@ -329,13 +357,57 @@ END
 	my $rc = $?;
 	for my $cluster (@clusters)
 	{
+		$cluster->{relay}->stop if $cluster->{relay};
 		for my $name ($cluster->names)
 		{
 			kill 'CONT', $cluster->pids($name);
+			$cluster->stop($name) if $ENV{COVERAGE};    # who is killed counts no lines
 			$cluster->kill9($name);
 		}
 	}
 	$? = $rc;
+}
+
+# ---- the network between nodes
+
+# Have each node reach each other one over a link of its own.
+sub add_links
+{
+	my ($self) = @_;
+	my $folder = $self->{link_folder} = PostgreSQL::Test::Utils::tempdir_short();
+
+	$self->{relay} = FleetRelay->new;
+	for my $from ($self->names)
+	{
+		for my $to ($self->others($from))
+		{
+			my $server = $self->{nodes}{$to}{server};
+			my $file = '.s.PGSQL.' . $server->port;
+
+			mkdir "$folder/$from$to";
+			$self->{relay}->link("$from$to", "$folder/$from$to/$file", $server->host . "/$file");
+			$self->sql($from, "ALTER SERVER fleet_$to OPTIONS (SET host '$folder/$from$to')");
+		}
+	}
+}
+
+# network(how, node, nodes...): pass, cut or hole between a node and others, for
+# what either of them opened.
+sub network
+{
+	my ($self, $how, $from, @others) = @_;
+	for my $to (@others)
+	{
+		$self->{relay}->$how("$from$to");
+		$self->{relay}->$how("$to$from");
+	}
+}
+
+# Milliseconds each way between two nodes.
+sub delay
+{
+	my ($self, $ms, $one, $other) = @_;
+	$self->{relay}->delay($_, $ms) for "$one$other", "$other$one";
 }
 
 # ---- SQL
@@ -393,10 +465,12 @@ sub ask
 	{
 		$self->open_asking($name) unless $node->{asking};
 		my $text = exchange($node->{asking}, $sql);
+		undef $text if defined $text && $text =~ /^server closed the connection unexpectedly$/m;
 		return { ok => 1, out => $text } if defined $text && $text !~ /^(?:psql:\S+ )?ERROR:\s+[0-9A-Z]{5}:/m;
 		return { ok => 0, out => '', err => $text } if defined $text;
 		my $asking = delete $node->{asking};
 		close $asking->{in};
+		kill 'KILL', $asking->{pid};
 		waitpid $asking->{pid}, 0;
 		return { ok => 0, out => '', err => $asking->{buffer} } if $try == 2;
 	}
@@ -545,141 +619,6 @@ sub places
 		  for $self->rows($name, "SELECT ${kind}_id, epoch FROM fleet.${kind}s_$name WHERE ${kind}_id IN ($list)");
 	}
 	return map { join '+', @{ $place{$_} // [] } } @$ids;
-}
-
-# ---- what must be true in the end
-
-# What is not finished on the nodes, as text; '' where all is.  settled => 0 does
-# not ask whether departures are settled.
-sub unfinished
-{
-	my ($self, %opt) = @_;
-	my $unsettled = ($opt{settled} // 1) ? 'true' : 'false';
-	my $open = '';
-
-	for my $name ($self->members)
-	{
-		my $result = $self->ask($name, <<"SQL");
-SELECT 'prepared ' || gid FROM pg_prepared_xacts
-UNION ALL SELECT 'in doubt ' || gid || ' ' || state || ' ' || coalesce(last_error, '') FROM fleet.in_doubt
-UNION ALL SELECT 'decision ' || dtxid || ' ' || kind || ' ' || region FROM fleet.decisions
-UNION ALL SELECT 'unsettled ' || kind || ' ' || key FROM fleet.departures WHERE settled_hlc IS NULL AND $unsettled
-UNION ALL SELECT 'log ' || status || ' ' || coalesce(ride_id, vehicle_id) || ' ' || epoch FROM fleet.handoff_log WHERE status = 'departed' AND $unsettled
-SQL
-		my $text = $result->{ok} ? $result->{out} : $result->{err};
-		$open .= "$name: $text\n" if $text ne '';
-	}
-	return $open;
-}
-
-# Seconds until nothing is unfinished; undef if the deadline passed before.
-sub heal
-{
-	my ($self, %opt) = @_;
-	my $start = time;
-	my $open;
-
-	while (($open = $self->unfinished(%opt)) ne '')
-	{
-		if (time > $start + $HEAL_DEADLINE)
-		{
-			diag("not finished after $HEAL_DEADLINE s:\n$open");
-			return undef;
-		}
-		sleep 0.05;
-	}
-	return time - $start;
-}
-
-# check_all(label, log => 0, settled => 0): three test points.  log => 0 where a
-# test has taken a node back in time, and with it parts of its log.
-sub check_all
-{
-	my ($self, $label, %opt) = @_;
-	my $on = ($self->members)[ int(rand($self->members)) ];
-	my $took = $self->heal(%opt);
-	my $problems = $self->sql($on, 'SELECT check_name, problems, ids FROM fleet.verify() WHERE problems > 0');
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok(defined $took && $problems eq '',
-		"$label: nothing in doubt" . (defined $took ? sprintf(' after %.1f s', $took) : '') . ", verify on $on finds nothing")
-	  or diag($problems);
-	my $wrong = $self->wrong_rides;
-	is($wrong, '', "$label: all " . keys(%{ $self->{rides} }) . ' rides live exactly once, no fare is lost');
-	return if defined $opt{log} && !$opt{log};
-	is($self->wrong_log, '', "$label: every handoff is logged on both sides");
-}
-
-# Which rides the tables of the nodes have other than once, as text.
-sub wrong_rides
-{
-	my ($self) = @_;
-	my %places;
-	my $wrong = '';
-	my ($sum, $want) = (0, 0);
-
-	for my $name ($self->members)
-	{
-		for my $row ($self->rows($name, "SELECT ride_id, fare, region FROM fleet.rides_$name"))
-		{
-			push @{ $places{ $row->[0] } }, $name;
-			$sum += $row->[1];
-			$wrong .= "$row->[0] at $name has region $row->[2]\n" if $row->[2] ne $name;
-		}
-	}
-	for my $id (sort keys %{ $self->{rides} })
-	{
-		my @at = @{ delete $places{$id} // [] };
-		$want += $self->{rides}{$id};
-		$wrong .= "$id is at (@at)\n" if @at != 1;
-	}
-	$wrong .= "$_ should not exist\n" for sort keys %places;
-	$wrong .= "fares sum up to $sum, not $want\n" if $sum != $want;
-	return $wrong;
-}
-
-# For each ride and epoch there must be one row of the source and one of the
-# target, and they form a path that ends where the ride is.
-sub wrong_log
-{
-	my ($self) = @_;
-	my (%log, %live);
-	my $wrong = '';
-
-	for my $name (grep { $self->postmaster($_) } $self->names)
-	{
-		for my $row ($self->rows($name,
-				"SELECT ride_id, epoch, status, source, target FROM fleet.handoff_log WHERE ride_id IS NOT NULL"))
-		{
-			my ($id, $epoch, $status, $source, $target) = @$row;
-			push @{ $log{$id}{$epoch}{$status} }, "$source>$target";
-			$wrong .= "$name logged $id $epoch $status $source>$target\n"
-			  if $name ne ($status eq 'arrived' ? $target : $source);
-		}
-	}
-	for my $name ($self->members)
-	{
-		$live{ $_->[0] } = [ $name, $_->[1] ] for $self->rows($name, "SELECT ride_id, epoch FROM fleet.rides_$name");
-	}
-	for my $id (sort keys %live)
-	{
-		my ($place, $last) = @{ $live{$id} };
-		for (my $epoch = $last; $epoch > 1; $epoch--)
-		{
-			my $entry = delete $log{$id}{$epoch} // {};
-			my @left = @{ $entry->{settled} // [] };
-			my @came = @{ $entry->{arrived} // [] };
-
-			if (@left != 1 || @came != 1 || $left[0] ne $came[0] || $left[0] !~ /^(\w+)>\Q$place\E$/)
-			{
-				$wrong .= "$id epoch $epoch at $place: settled (@left) arrived (@came)\n";
-				last;
-			}
-			$place = $1;
-		}
-		$wrong .= "$id: log of epoch $_ but it is at $last\n" for sort keys %{ $log{$id} // {} };
-	}
-	return $wrong;
 }
 
 # ---- a psql session that runs on its own
