@@ -46,14 +46,25 @@ sub new
 	my $pid = fork // die "fork: $!";
 	if ($pid == 0)
 	{
-		# Among the test's files are pipes whose readers wait for their end.
-		POSIX::close($_) for grep { $_ != fileno $there } 3 .. 255;
+		let_go_of_files(fileno $there);
 		eval { serve($there); 1 } or print STDERR "relay: $@";
 		POSIX::_exit(0);
 	}
 	close $there;
 	$here->autoflush(1);
 	return bless { pid => $pid, control => $here }, $class;
+}
+
+# Among the test's files are pipes whose readers wait for their end.  They are
+# replaced and not closed: Perl would still count them as open, and then not
+# close a socket that gets the same number.
+sub let_go_of_files
+{
+	my ($but) = @_;
+	my $null = POSIX::open('/dev/null', POSIX::O_RDWR) // die "/dev/null: $!";
+	my @files = grep { $_ > 2 && $_ != $but && $_ != $null } map { m,(\d+)$, } glob '/proc/self/fd/*';
+
+	POSIX::dup2($null, $_) for grep { -e "/proc/self/fd/$_" } @files;
 }
 
 # One command, its answer.
