@@ -48,4 +48,15 @@ fuzz_number(FuzzInput *in, int nbytes)
 	return value;
 }
 
+/* Take eight bytes as a double, of any kind. */
+static inline double
+fuzz_double(FuzzInput *in)
+{
+	uint64_t	bits = fuzz_number(in, 8);
+	double		value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
 #endif							/* FLEET_FUZZ_H */

@@ -22,16 +22,6 @@
 
 #define FAR_M	50000.0
 
-static double
-number_of(FuzzInput *in)
-{
-	uint64_t	bits = fuzz_number(in, 8);
-	double		value;
-
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
 static void
 try_bad_point(const FleetGeoGeofence *fence, double lon, double lat)
 {
@@ -102,9 +92,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		must(fleet_geo_geofence_memory(fence) > 0);
 		while (in.left >= 16)
 		{
-			double		lon = number_of(&in);
+			double		lon = fuzz_double(&in);
 
-			try_point(fence, lon, number_of(&in));
+			try_point(fence, lon, fuzz_double(&in));
 		}
 		fleet_geo_geofence_free(fence);
 	}

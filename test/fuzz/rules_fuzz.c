@@ -17,16 +17,6 @@
 #include "handoff/state.h"
 #include "track/crossing.h"
 
-static double
-number_of(FuzzInput *in)
-{
-	uint64_t	bits = fuzz_number(in, 8);
-	double		value;
-
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
 static void
 try_crossing(FuzzInput *in)
 {
@@ -35,19 +25,19 @@ try_crossing(FuzzInput *in)
 	FleetCrossingFix fix;
 	FleetCrossing decision;
 
-	rule.distance_m = number_of(in);
-	rule.dwell_s = number_of(in);
-	rule.max_speed_mps = number_of(in);
+	rule.distance_m = fuzz_double(in);
+	rule.dwell_s = fuzz_double(in);
+	rule.max_speed_mps = fuzz_double(in);
 	fix.has_last = flags & 1;
 	fix.is_outside = flags & 2;
 	fix.was_outside = flags & 4;
-	fix.last_lon = number_of(in);
-	fix.last_lat = number_of(in);
-	fix.elapsed_s = number_of(in);
-	fix.lon = number_of(in);
-	fix.lat = number_of(in);
-	fix.past_m = number_of(in);
-	fix.outside_s = number_of(in);
+	fix.last_lon = fuzz_double(in);
+	fix.last_lat = fuzz_double(in);
+	fix.elapsed_s = fuzz_double(in);
+	fix.lon = fuzz_double(in);
+	fix.lat = fuzz_double(in);
+	fix.past_m = fuzz_double(in);
+	fix.outside_s = fuzz_double(in);
 
 	decision = fleet_track_crossing_decide(&rule, &fix);
 	must(decision >= FLEET_CROSSING_STAY && decision <= FLEET_CROSSING_CROSS);

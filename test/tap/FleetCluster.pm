@@ -29,6 +29,7 @@ use Digest::MD5;
 use FleetChecks;
 use FleetRelay;
 use File::Path qw(make_path remove_tree);
+use File::Spec;
 use IO::Handle;
 use IPC::Open2;
 use IPC::Run;
@@ -60,8 +61,8 @@ sub new
 
 		$self->{nodes}{$name} = {
 			server => $server,
-			data => $server->data_dir,
-			log => $server->logfile,
+			data => File::Spec->rel2abs($server->data_dir),    # relative from PostgreSQL 16 on
+			log => File::Spec->rel2abs($server->logfile),
 			number => scalar @{ $self->{order} },
 		};
 		push @{ $self->{order} }, $name;
