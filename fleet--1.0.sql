@@ -1483,13 +1483,12 @@ BEGIN
 			'prepared', (SELECT jsonb_agg(gid) FROM pg_prepared_xacts
 				WHERE database = current_database() AND gid LIKE 'fleet:%%'),
 			'unlogged', (SELECT jsonb_agg(jsonb_build_array(kind, key)) FROM (
-				SELECT kind, key, epoch FROM live WHERE epoch > 1
-				UNION ALL SELECT kind, key, epoch FROM fleet.departures WHERE target IS NOT NULL) AS moved
-				WHERE (kind, key, epoch) NOT IN (
-					SELECT 'ride', h.ride_id, h.epoch FROM fleet.handoff_log AS h WHERE h.ride_id IS NOT NULL
-					UNION ALL
-					SELECT 'vehicle', h.vehicle_id, h.epoch FROM fleet.handoff_log AS h
-						WHERE h.ride_id IS NULL AND h.vehicle_id IS NOT NULL)))
+				(SELECT kind, key, epoch FROM live WHERE epoch > 1
+				UNION ALL SELECT kind, key, epoch FROM fleet.departures WHERE target IS NOT NULL)
+				-- Not NOT IN, which is quadratic where work_mem does not hold the log.
+				EXCEPT (SELECT 'ride', h.ride_id, h.epoch FROM fleet.handoff_log AS h WHERE h.ride_id IS NOT NULL
+				UNION ALL SELECT 'vehicle', h.vehicle_id, h.epoch FROM fleet.handoff_log AS h
+					WHERE h.ride_id IS NULL AND h.vehicle_id IS NOT NULL)) AS moved))
 		$sql$, 'rides_' || own, 'vehicles_' || own) INTO result;
 	RETURN result;
 END

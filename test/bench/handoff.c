@@ -14,7 +14,8 @@
  * Printed is one line per way:
  *
  *	bench.handoff case=.. clients=.. per_s=.. p50_ms=.. p95_ms=.. p99_ms=..
- *		floor_per_s=.. ratio=.. ratio_min=.. ratio_max=.. floor_p50_ms=.. calls=..
+ *		floor_per_s=.. ratio=.. ratio_min=.. ratio_max=.. floor_p50_ms=..
+ *		floor_p99_ms=.. calls=..
  *
  * per_s and floor_per_s (rides a second) are medians over the slices, and ratio
  * is the median of the slices' ratios; latencies are of all calls.  The floor is
@@ -171,12 +172,14 @@ report(const char *name, int nclient, const Turn *turn, const Turn *floor)
 		ratio[i] = floor->per_s[i] > 0 ? turn->per_s[i] / floor->per_s[i] : 0;
 	qsort(ratio, SLICES, sizeof(double), compare);
 	printf("bench.handoff case=%s clients=%d per_s=%.0f p50_ms=%.2f p95_ms=%.2f p99_ms=%.2f"
-		   " floor_per_s=%.0f ratio=%.2f ratio_min=%.2f ratio_max=%.2f floor_p50_ms=%.2f calls=%zu\n",
+		   " floor_per_s=%.0f ratio=%.2f ratio_min=%.2f ratio_max=%.2f"
+		   " floor_p50_ms=%.2f floor_p99_ms=%.2f calls=%zu\n",
 		   name, nclient, median(turn->per_s), quantile(turn->latency, turn->nlatency, 0.50),
 		   quantile(turn->latency, turn->nlatency, 0.95),
 		   quantile(turn->latency, turn->nlatency, 0.99), median(floor->per_s),
 		   ratio[SLICES / 2], ratio[0], ratio[SLICES - 1],
-		   quantile(floor->latency, floor->nlatency, 0.50), turn->nlatency);
+		   quantile(floor->latency, floor->nlatency, 0.50),
+		   quantile(floor->latency, floor->nlatency, 0.99), turn->nlatency);
 	fflush(stdout);
 }
 
