@@ -55,7 +55,7 @@
 #include "base/worker.h"
 
 #define WORKER_SLOTS		64
-#define LAUNCHER_NAP_MS		2000
+#define LAUNCHER_NAP_MS		500
 
 /* How long a worker stays away, and how long it may take to end. */
 #define PAUSE_MS			10000

@@ -35,6 +35,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -46,6 +47,7 @@
 #include "clock/clock.h"
 #include "commit/branch.h"
 #include "commit/registry.h"
+#include "commit/synced.h"
 #include "region/map.h"
 
 int			fleet_commit_prepare_timeout = 5000;
@@ -273,6 +275,7 @@ committed(void)
 	int64		deadline;
 	uint64		hlc = 0;
 	int			open = 0;
+	bool		synced;
 
 	if (worker_wanted)
 		fleet_base_worker_wanted(MyDatabaseId);
@@ -280,10 +283,14 @@ committed(void)
 	if (fleet_commit_dtx == NULL)
 		return;
 	FLEET_FAULT_NOTHROW("after-local-commit");
-	send_commits();
+
+	/* The wait for the standby may have been given up, see synced.c. */
+	synced = fleet_commit_is_synced(XactLastCommitEnd, 0);
+	if (synced)
+		send_commits();
 	deadline = fleet_remote_deadline(fleet_commit_commit_timeout);
 	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
-		if (!receive_commit(b, deadline, &hlc))
+		if (!synced || !receive_commit(b, deadline, &hlc))
 			open++;
 	if (open == 0 && fleet_commit_dtx->branches != NULL)
 		note_confirmed(hlc);

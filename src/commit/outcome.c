@@ -30,6 +30,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/array.h"
@@ -40,6 +41,7 @@
 #include "base/plan.h"
 #include "commit/gid.h"
 #include "commit/registry.h"
+#include "commit/synced.h"
 #include "region/map.h"
 
 PG_FUNCTION_INFO_V1(fleet_commit_outcomes);
@@ -92,7 +94,7 @@ outcome_of(const char *text, const FleetRegionMap *map)
 	if (!FLEET_FAULT_ON("outcome-record-first"))
 		recorded = record_exists(dtxid);
 	if (recorded)
-		return "commit";
+		return fleet_commit_is_synced(GetFlushRecPtr(NULL), FLEET_SYNCED_WAIT_MS) ? "commit" : "running";
 	if (FLEET_FAULT_ON("outcome-unknown-aborts"))
 		return "abort";
 	return strcmp(gid.incarnation, fleet_region_incarnation()) == 0 ? "abort" : "unknown";

@@ -3,9 +3,9 @@
  * pull.c
  *	  Resolver, participant's side: finish what is prepared on this node.
  *
- * A prepared transaction of ours that is older than fleet.resolve_interval is
- * one whose coordinator did not come back to it.  Its gid names the
- * coordinator; that node is asked and answers as outcome.c says:
+ * A prepared transaction of ours that is not quite new is one whose coordinator
+ * did not come back to it.  Its gid names the coordinator; that node is asked and
+ * answers as outcome.c says:
  *
  *	running		the coordinator will come: leave it.
  *	commit		commit it.
@@ -56,6 +56,13 @@
 
 PG_FUNCTION_INFO_V1(fleet_commit_finish);
 
+/*
+ * A branch of this age is asked about.  Short, since a branch may be younger than
+ * a whole interval in one round and would have to wait for the next but one;
+ * too early is no harm, the coordinator then says "running".
+ */
+#define ASK_AGE_MS 200
+
 static FleetPlan prepared_plan = {
 	"SELECT p.gid, m.name, p.prepared < (SELECT incarnation_since FROM fleet.node) FROM pg_catalog.pg_prepared_xacts AS p"
 	" LEFT JOIN fleet.map_regions AS m ON m.node = pg_catalog.split_part(p.gid, ':', 2)"
@@ -69,7 +76,7 @@ static FleetPlan prepared_plan = {
 static List *
 read_prepared(MemoryContext context)
 {
-	Datum		age = Int32GetDatum(fleet_commit_resolve_interval);
+	Datum		age = Int32GetDatum(Min(fleet_commit_resolve_interval, ASK_AGE_MS));
 	List	   *doubts = NIL;
 	int			n;
 

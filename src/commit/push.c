@@ -32,6 +32,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -46,6 +47,7 @@
 #include "commit/gid.h"
 #include "commit/registry.h"
 #include "commit/resolver.h"
+#include "commit/synced.h"
 #include "region/map.h"
 
 /* Most transactions that one round settles. */
@@ -482,6 +484,11 @@ fleet_commit_push(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	settle(take_confirmed(context));
 	doubts = read_records(context);
+	if (doubts != NIL && !fleet_commit_is_synced(GetFlushRecPtr(NULL), FLEET_SYNCED_WAIT_MS))
+	{
+		MemoryContextSwitchTo(TopMemoryContext);
+		return;					/* a failover would undo them */
+	}
 	for (rest = doubts; rest != NIL;)
 	{
 		List	   *same;

@@ -72,6 +72,7 @@ typedef struct Unreachable
 
 static List *unreachable = NIL;
 static bool slow_tried = false; /* in this round */
+static bool peer_is_back = false;	/* in this round: others may be, too */
 
 static FleetPlan failed_plan = {
 	"INSERT INTO fleet.resolution AS r (gid, attempts, last_error, next_try)"
@@ -192,6 +193,7 @@ fleet_commit_peer(const char *region, char **error)
 	{
 		unreachable = list_delete_ptr(unreachable, entry);
 		pfree(entry);
+		peer_is_back = true;
 	}
 	return conn;
 }
@@ -310,6 +312,7 @@ run_round(MemoryContext context)
 	bool		pushed;
 
 	slow_tried = false;
+	peer_is_back = false;
 	fleet_commit_doubt_begin();
 	pushed = run_step(fleet_commit_push, context);
 	(void) run_step(fleet_commit_pull, context);
@@ -349,7 +352,7 @@ fleet_commit_resolver_main(Datum main_arg)
 
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 fleet_commit_resolve_interval, PG_WAIT_EXTENSION);
+						 peer_is_back ? 0 : fleet_commit_resolve_interval, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }

@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "base/errcodes.h"
+#include "clock/clock.h"
 #include "handoff/move.h"
 
 FleetTable	fleet_handoff_ride_table = {.name = "rides",.partition = true};
@@ -169,7 +170,7 @@ fleet_handoff_log(FleetOpenTable *log, const char *ride, const char *vehicle,
 	fleet_base_table_set_text(log, "source", source);
 	fleet_base_table_set_text(log, "target", target);
 	fleet_base_table_set(log, "epoch", Int64GetDatum(epoch));
-	fleet_base_table_set(log, "hlc", Int64GetDatum((int64) hlc));
+	fleet_base_table_set(log, "hlc", FleetClockStampGetDatum(hlc));
 	fleet_base_table_set_text(log, "dtxid", dtxid);
 	fleet_base_table_set_text(log, "status", status);
 	fleet_base_table_set(log, "started_at",

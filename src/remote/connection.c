@@ -48,6 +48,20 @@
 	"-c idle_in_transaction_session_timeout=0 -c synchronous_commit=on " \
 	"-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off"
 
+/*
+ * What a session of ours starts with unless its server or mapping says
+ * otherwise: it ends when this machine has vanished, since a branch that is not
+ * prepared keeps its rows locked until then.
+ */
+#define DEFAULT_OPTIONS "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 " \
+	"-c tcp_user_timeout=5000 "
+
+/* And our end of it the same, so that a kept connection is not found dead when it is used. */
+static const char *const default_keywords[][2] = {
+	{"keepalives_idle", "2"}, {"keepalives_interval", "1"}, {"keepalives_count", "3"},
+	{"tcp_user_timeout", "5000"}
+};
+
 int			fleet_remote_connect_timeout = 2000;
 
 static HTAB *connections = NULL;
@@ -157,7 +171,7 @@ add_options(List *options, const char **keywords, const char **values, int n)
 		keywords[n] = def->defname;
 		values[n] = defGetString(def);
 		if (strcmp(def->defname, "options") == 0)
-			values[n] = psprintf("%s " SESSION_OPTIONS, values[n]);
+			values[n] = psprintf(DEFAULT_OPTIONS "%s " SESSION_OPTIONS, values[n]);
 		n++;
 	}
 	return n;
@@ -178,7 +192,12 @@ start_connection(FleetConn *conn, ForeignServer *server, UserMapping *mapping)
 	int			n = 0;
 
 	keywords[n] = "options";
-	values[n++] = SESSION_OPTIONS;
+	values[n++] = DEFAULT_OPTIONS SESSION_OPTIONS;
+	for (int i = 0; i < lengthof(default_keywords); i++)
+	{
+		keywords[n] = default_keywords[i][0];
+		values[n++] = default_keywords[i][1];
+	}
 	n = add_options(server->options, keywords, values, n);
 	n = add_options(mapping->options, keywords, values, n);
 

@@ -57,6 +57,8 @@ sub resume_stream { kill 'CONT', $sender }
 # a dies; its standby takes its place.
 sub fail_over
 {
+	kill 'KILL', $c->postmaster('a');
+	sleep 0.5;
 	$c->kill9('a');
 	run('pg_ctl', '-D', $standby, '-w', '-m', 'fast', 'stop');
 	append_to_file("$standby/postgresql.conf", sprintf "port = %d\n", $c->{nodes}{a}{server}->port);
