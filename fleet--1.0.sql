@@ -833,15 +833,17 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	-- From this node: what has come back since is not in its departures any
 	-- more, and need not arrive again.  While the decision record is there the
-	-- departures are not settled.
+	-- departures are not settled.  Of what came twice the last time counts.
 	SELECT COALESCE(jsonb_agg(r.arriving), '[]') FROM (
-		SELECT jsonb_build_object('kind', d.kind, 'key', d.key, 'epoch', d.epoch, 'hlc', d.hlc::bigint,
-			'source', fleet.own_region(), 'target', d.target, 'image', d.image) AS arriving
-		FROM fleet.departures AS d
-		WHERE d.dtxid = arriving.dtxid AND d.target = arriving.region AND d.settled_hlc IS NULL
-		UNION ALL
-		SELECT a.value FROM fleet.decisions AS c, jsonb_array_elements(c.payload) AS a
-		WHERE c.dtxid = arriving.dtxid AND c.kind = 'depart' AND a.value->>'target' = arriving.region) AS r;
+		SELECT DISTINCT ON (x.arriving->>'kind', x.arriving->>'key') x.arriving FROM (
+			SELECT jsonb_build_object('kind', d.kind, 'key', d.key, 'epoch', d.epoch, 'hlc', d.hlc::bigint,
+				'source', fleet.own_region(), 'target', d.target, 'image', d.image) AS arriving
+			FROM fleet.departures AS d
+			WHERE d.dtxid = arriving.dtxid AND d.target = arriving.region AND d.settled_hlc IS NULL
+			UNION ALL
+			SELECT a.value FROM fleet.decisions AS c, jsonb_array_elements(c.payload) AS a
+			WHERE c.dtxid = arriving.dtxid AND c.kind = 'depart' AND a.value->>'target' = arriving.region) AS x
+		ORDER BY x.arriving->>'kind', x.arriving->>'key', (x.arriving->>'epoch')::bigint DESC) AS r;
 END;
 COMMENT ON FUNCTION fleet.arriving(text, text) IS
 	'internal: the rows that a transaction of this node has sent to a region, from their departures';

@@ -67,6 +67,23 @@ fleet_compat_index_beginscan(Relation table, Relation index, Snapshot snapshot, 
 #endif
 }
 
+/*
+ * From 18 on there are constraints that the executor skips, and virtual columns
+ * in them that it expands.
+ */
+static inline bool
+fleet_compat_may_lend_checks(const TupleConstr *constr)
+{
+#if PG_VERSION_NUM >= 180000
+	if (constr == NULL || constr->has_generated_virtual)
+		return false;
+	for (int i = 0; i < constr->num_check; i++)
+		if (!constr->check[i].ccenforced)
+			return false;
+#endif
+	return true;
+}
+
 /* Have the executor use these compiled CHECK constraints. */
 static inline void
 fleet_compat_lend_checks(ResultRelInfo *target, ExprState **checks)

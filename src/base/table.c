@@ -153,6 +153,8 @@ read_checks(FleetKept *kept, Relation rel)
 
 	kept->exprs = palloc0(sizeof(CachedExpression *) * (n + 1));
 	kept->checks = palloc0(sizeof(ExprState *) * (n + 1));
+	if (!fleet_compat_may_lend_checks(constr))
+		n = 0;					/* the executor makes its own */
 	for (int i = 0; i < n; i++)
 		add_check(kept, stringToNode(constr->check[i].ccbin));
 	if (rel->rd_rel->relispartition)

@@ -52,14 +52,14 @@ on_subxact_event(SubXactEvent event, SubTransactionId mySubid,
 {
 	switch (event)
 	{
-		case SUBXACT_EVENT_PRE_COMMIT_SUB:
-			xact_handlers->sub_pre_commit(GetCurrentTransactionNestLevel());
+		case SUBXACT_EVENT_COMMIT_SUB:
+			xact_handlers->sub_committed(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			xact_handlers->sub_aborted(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_START_SUB:
-		case SUBXACT_EVENT_COMMIT_SUB:
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
 			break;
 	}
 }

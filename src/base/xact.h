@@ -15,8 +15,8 @@
 #include "postgres.h"
 
 /*
- * What a room wants to hear.  committed and aborted must not throw and must
- * be bounded in time; the others may raise an error, which aborts.  level is
+ * What a room wants to hear.  pre_commit and pre_prepare may raise an error,
+ * which aborts; the others must not throw and must be bounded in time.  level is
  * the nesting level of the subtransaction that ends (2 is the first
  * savepoint).
  */
@@ -26,7 +26,7 @@ typedef struct FleetXactHandlers
 	void		(*pre_prepare) (void);
 	void		(*committed) (void);
 	void		(*aborted) (void);
-	void		(*sub_pre_commit) (int level);
+	void		(*sub_committed) (int level);
 	void		(*sub_aborted) (int level);
 } FleetXactHandlers;
 

@@ -364,7 +364,7 @@ fleet_commit_end_idle_branches(void)
  * Nothing can fail here; if RELEASE fails there, so does that request, or PREPARE.
  */
 void
-fleet_commit_sub_pre_commit(int level)
+fleet_commit_sub_committed(int level)
 {
 	if (fleet_commit_dtx == NULL)
 		return;

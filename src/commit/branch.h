@@ -71,7 +71,7 @@ extern void fleet_commit_branch_send_rollback(FleetBranch *branch);
 extern void fleet_commit_branch_receive_rollback(FleetBranch *branch, int64 deadline);
 extern void fleet_commit_branch_release(FleetBranch *branch);
 extern void fleet_commit_end_idle_branches(void);
-extern void fleet_commit_sub_pre_commit(int level);
+extern void fleet_commit_sub_committed(int level);
 extern void fleet_commit_sub_aborted(int level);
 
 #endif							/* FLEET_COMMIT_BRANCH_H */

