@@ -457,10 +457,10 @@ sub published
 {
 	my ($role, $column, $step) = @_;
 	my ($table) = ($published // '') =~ /^### The coordinator is the $role\b(.*?)\n\n(?:###|Where)/ms;
-	my ($titles, undef, @rows) = ($table // '') =~ /^\|(.*)\|$/mg;
+	my ($titles, undef, @rows) = ($table // '') =~ /^\| (.*) \|$/mg;
 	my ($row) = grep { $steps[$_] == $step } 0 .. $#steps;    # titles of steps are not unique
-	my @titles = split / *\| */, $titles // '';
-	my @words = split / *\| */, $rows[$row] // '';
+	my @titles = split / \| /, $titles // '';
+	my @words = split / \| /, $rows[$row] // '';
 	my ($i) = grep { $titles[$_] eq $column->[2] } 0 .. $#titles;
 
 	return defined $i ? $words[$i] // '' : '';
