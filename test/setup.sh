@@ -58,7 +58,9 @@ missing_packages()
     need libc6-dev /usr/include/stdio.h
     need "postgresql-$major" "$bin/postgres"
     need "postgresql-$major" "$share/extension/postgres_fdw.control"
+    # The build system alone may come with the server: ask for a header, too.
     need "postgresql-server-dev-$major" "${config:+$("${config:-:}" --pgxs)}"
+    need "postgresql-server-dev-$major" "${config:+$("${config:-:}" --includedir-server)/postgres.h}"
     need libpq-dev "$include/libpq-fe.h"
     need "postgresql-$major-postgis-3" "$share/extension/postgis.control"
     need "postgresql-$major-cron" "$share/extension/pg_cron.control"
