@@ -776,7 +776,7 @@ BEGIN
 		-- What is here at that epoch or later came back, or was never gone.
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.departures AS d
 			WHERE d.kind = a.kind AND d.key = a.key AND d.epoch >= a.epoch);
-		EXECUTE format('DELETE FROM fleet.%I WHERE %I = $1 AND epoch < $2', a.kind || 's_' || own, a.kind || '_id')
+		EXECUTE format('DELETE FROM fleet.%I WHERE %I = $1 AND epoch < $2', 'local_' || a.kind || 's', a.kind || '_id')
 			USING a.key, a.epoch;
 		CONTINUE WHEN fleet.whereabouts(a.kind, a.key) = 'LIVE';
 		INSERT INTO fleet.departures AS d (kind, key, epoch, target, hlc, image, dtxid)
@@ -1017,15 +1017,17 @@ DECLARE
 	part text;
 BEGIN
 	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
-		part := kind || 's_' || region;
 		IF NOT is_own THEN
+			part := kind || 's_' || region;
 			EXECUTE format('CREATE FOREIGN TABLE fleet.%I PARTITION OF fleet.%I FOR VALUES IN (%L)'
 				|| ' SERVER %I OPTIONS (schema_name ''fleet'', table_name %L)',
-				part, kind || 's', region, 'fleet_' || region, part);
+				part, kind || 's', region, 'fleet_' || region, 'local_' || kind || 's');
 			EXECUTE format('CREATE TRIGGER fleet_refuse BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
 				|| ' FOR EACH ROW EXECUTE FUNCTION fleet.refuse_write(%L, %L)', part, kind, region);
 			CONTINUE;
 		END IF;
+		-- The same name on each node, and on replicas: that is how logical replication finds it.
+		part := 'local_' || kind || 's';
 		EXECUTE format('CREATE TABLE fleet.%I PARTITION OF fleet.%I (PRIMARY KEY (%I)) FOR VALUES IN (%L) WITH (fillfactor = 85)',
 			part, kind || 's', kind || '_id', region);
 		EXECUTE format('CREATE TRIGGER fleet_guard BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
@@ -1077,14 +1079,13 @@ BEGIN
 			HINT = 'Try again in a few seconds; the view fleet.in_doubt shows what is open.';
 	END IF;
 	IF is_own THEN
-		EXECUTE format('LOCK TABLE fleet.%I, fleet.%I IN ACCESS EXCLUSIVE MODE', 'rides_' || region, 'vehicles_' || region);
-		EXECUTE format('SELECT (SELECT count(*) FROM fleet.%I) + (SELECT count(*) FROM fleet.%I)',
-			'rides_' || region, 'vehicles_' || region) INTO rows;
+		LOCK TABLE fleet.local_rides, fleet.local_vehicles IN ACCESS EXCLUSIVE MODE;
+		rows := (SELECT count(*) FROM fleet.local_rides) + (SELECT count(*) FROM fleet.local_vehicles);
 		IF rows > 0 THEN
 			RAISE EXCEPTION 'region "%" still owns % rides and vehicles', region, rows
 				USING ERRCODE = 'RF015', HINT = 'Hand them off, or delete them, first.';
 		END IF;
-		EXECUTE format('DROP TABLE fleet.%I, fleet.%I', 'rides_' || region, 'vehicles_' || region);
+		DROP TABLE fleet.local_rides, fleet.local_vehicles;
 	ELSE
 		EXECUTE format('DROP FOREIGN TABLE fleet.%I, fleet.%I', 'rides_' || region, 'vehicles_' || region);
 	END IF;
@@ -1472,27 +1473,21 @@ CREATE FUNCTION fleet.inventory() RETURNS jsonb
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-	own text := fleet.own_region();
-	result jsonb;
 BEGIN
-	EXECUTE format($sql$
-		WITH live AS (SELECT 'ride' AS kind, ride_id AS key, epoch FROM fleet.%I
-			UNION ALL SELECT 'vehicle', vehicle_id, epoch FROM fleet.%I)
+	RETURN (WITH live AS (SELECT 'ride' AS kind, ride_id AS key, epoch FROM fleet.local_rides
+			UNION ALL SELECT 'vehicle', vehicle_id, epoch FROM fleet.local_vehicles)
 		SELECT jsonb_build_object(
 			'live', (SELECT jsonb_agg(jsonb_build_array(kind, key, epoch)) FROM live),
 			'gone', (SELECT jsonb_agg(jsonb_build_array(kind, key, epoch, target)) FROM fleet.departures),
 			'prepared', (SELECT jsonb_agg(gid) FROM pg_prepared_xacts
-				WHERE database = current_database() AND gid LIKE 'fleet:%%'),
+				WHERE database = current_database() AND gid LIKE 'fleet:%'),
 			'unlogged', (SELECT jsonb_agg(jsonb_build_array(kind, key)) FROM (
 				(SELECT kind, key, epoch FROM live WHERE epoch > 1
 				UNION ALL SELECT kind, key, epoch FROM fleet.departures WHERE target IS NOT NULL)
 				-- Not NOT IN, which is quadratic where work_mem does not hold the log.
 				EXCEPT (SELECT 'ride', h.ride_id, h.epoch FROM fleet.handoff_log AS h WHERE h.ride_id IS NOT NULL
 				UNION ALL SELECT 'vehicle', h.vehicle_id, h.epoch FROM fleet.handoff_log AS h
-					WHERE h.ride_id IS NULL AND h.vehicle_id IS NOT NULL)) AS moved))
-		$sql$, 'rides_' || own, 'vehicles_' || own) INTO result;
-	RETURN result;
+					WHERE h.ride_id IS NULL AND h.vehicle_id IS NOT NULL)) AS moved)));
 END
 $$;
 COMMENT ON FUNCTION fleet.inventory() IS 'internal: what this node has and had, for fleet.verify on any node';

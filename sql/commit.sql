@@ -173,7 +173,7 @@ COMMIT;
 SELECT test.settle();
 \c fleet_e
 SET session_replication_role = replica;
-DELETE FROM fleet.rides_east WHERE ride_id = 'T-3';
+DELETE FROM fleet.local_rides WHERE ride_id = 'T-3';
 RESET session_replication_role;
 DELETE FROM fleet.handoff_log WHERE ride_id = 'T-3';
 SELECT * FROM fleet.verify() WHERE problems > 0;

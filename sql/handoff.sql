@@ -15,7 +15,7 @@ SELECT fleet.request_ride('H-' || n, 'C-' || n, 0.5, 0.5) FROM generate_series(2
 
 -- From the source, with its vehicle.
 SELECT fleet.handoff('H-1', 'east');
-SELECT count(*) AS here FROM fleet.rides_west WHERE ride_id = 'H-1';
+SELECT count(*) AS here FROM fleet.local_rides WHERE ride_id = 'H-1';
 SELECT ride_id, vehicle_id, region, fare, epoch FROM fleet.rides WHERE ride_id = 'H-1';
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'HV-1';
 SELECT test.settle();
@@ -160,7 +160,7 @@ SELECT region, vehicle_id, status, epoch FROM fleet.vehicles WHERE vehicle_id = 
 -- Inside the caller's transaction.
 BEGIN;
 SELECT fleet.handoff('HC-2', 'east');
-SELECT count(*) AS gone FROM fleet.rides_west WHERE ride_id = 'HC-2';
+SELECT count(*) AS gone FROM fleet.local_rides WHERE ride_id = 'HC-2';
 ROLLBACK;
 SELECT region, ride_id, epoch FROM fleet.rides WHERE ride_id = 'HC-2';
 BEGIN;
@@ -244,26 +244,26 @@ SELECT region, ride_id, epoch FROM fleet.rides WHERE ride_id = 'HS-6';
 -- A trigger of the user's that swallows the row, at the source and at the target.
 \c fleet_w
 CREATE FUNCTION test.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER swallow BEFORE DELETE ON fleet.rides_west FOR EACH ROW EXECUTE FUNCTION test.swallow();
+CREATE TRIGGER swallow BEFORE DELETE ON fleet.local_rides FOR EACH ROW EXECUTE FUNCTION test.swallow();
 SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
-DROP TRIGGER swallow ON fleet.rides_west;
+DROP TRIGGER swallow ON fleet.local_rides;
 \c fleet_n
 CREATE FUNCTION test.swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER swallow BEFORE INSERT ON fleet.rides_north FOR EACH ROW EXECUTE FUNCTION test.swallow();
+CREATE TRIGGER swallow BEFORE INSERT ON fleet.local_rides FOR EACH ROW EXECUTE FUNCTION test.swallow();
 \c fleet_w
 SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
 \c fleet_n
-DROP TRIGGER swallow ON fleet.rides_north;
+DROP TRIGGER swallow ON fleet.local_rides;
 DROP FUNCTION test.swallow();
 -- What this session keeps of the table: a check that was added, and a function in
 -- it that was replaced, count at once.
 SELECT fleet.handoff('HS-6', 'north'), fleet.handoff('HS-6', 'west');
 CREATE FUNCTION test.is_cheap(fare numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT fare < 0';
-ALTER TABLE fleet.rides_north ADD CONSTRAINT cheap CHECK (test.is_cheap(fare)) NOT VALID;
+ALTER TABLE fleet.local_rides ADD CONSTRAINT cheap CHECK (test.is_cheap(fare)) NOT VALID;
 SELECT * FROM test.raised($$SELECT fleet.handoff('HS-6', 'north')$$);
 CREATE OR REPLACE FUNCTION test.is_cheap(fare numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT fare < 10';
 SELECT fleet.handoff('HS-6', 'north');
-ALTER TABLE fleet.rides_north DROP CONSTRAINT cheap;
+ALTER TABLE fleet.local_rides DROP CONSTRAINT cheap;
 DROP FUNCTION test.is_cheap(numeric);
 \c fleet_w
 DROP FUNCTION test.swallow();

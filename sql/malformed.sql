@@ -8,10 +8,10 @@ CREATE FUNCTION pg_temp.arrive(document jsonb, redo boolean DEFAULT false) RETUR
 	SELECT test.raised(format('SELECT fleet.arrive(%L, %L, (SELECT version FROM fleet.map), %L)', 'x', document, redo))
 $$;
 -- A vehicle as it would arrive, and the same without or with another field.
-INSERT INTO fleet.vehicles_west (vehicle_id, region) VALUES ('M-1', 'west');
+INSERT INTO fleet.local_vehicles (vehicle_id, region) VALUES ('M-1', 'west');
 CREATE TEMPORARY TABLE good AS SELECT jsonb_build_object('kind', 'vehicle', 'key', 'M-2', 'epoch', 7, 'hlc', 1, 'source', 'east',
 	'target', 'west', 'image', fleet.row_image(v) || '{"vehicle_id": "M-2", "epoch": "7"}') AS row
-	FROM fleet.vehicles_west AS v WHERE vehicle_id = 'M-1';
+	FROM fleet.local_vehicles AS v WHERE vehicle_id = 'M-1';
 
 -- No list of rows.
 SELECT d, pg_temp.arrive(d) FROM unnest('{null,1,"\"x\"","{}",true}'::text[]::jsonb[]) AS d;
@@ -29,5 +29,5 @@ SELECT pg_temp.arrive(jsonb_build_array(row #- '{image,vehicle_id}')) FROM good;
 -- Twice the same.
 SELECT pg_temp.arrive(jsonb_build_array(row, row)) FROM good;
 -- Nothing of all this is left.
-SELECT vehicle_id FROM fleet.vehicles_west WHERE vehicle_id LIKE 'M-%';
-DELETE FROM fleet.vehicles_west WHERE vehicle_id = 'M-1';
+SELECT vehicle_id FROM fleet.local_vehicles WHERE vehicle_id LIKE 'M-%';
+DELETE FROM fleet.local_vehicles WHERE vehicle_id = 'M-1';

@@ -18,8 +18,8 @@ SELECT fleet.register_vehicle('PV-1', 0.5, 0.5);
 -- A stranger: what is public, and nothing else.
 SET ROLE fleet_stranger;
 SELECT fleet.node_name(), fleet.own_region(), fleet.region_of(0.5, 0.5), fleet.hlc_now() IS NOT NULL AS hlc;
-SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['SELECT FROM fleet.rides', 'SELECT FROM fleet.rides_west', 'SELECT FROM fleet.rides_east',
-	'SELECT FROM fleet.vehicles', 'SELECT FROM fleet.vehicles_west', 'SELECT FROM fleet.departures', 'SELECT FROM fleet.handoff_log',
+SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['SELECT FROM fleet.rides', 'SELECT FROM fleet.local_rides', 'SELECT FROM fleet.rides_east',
+	'SELECT FROM fleet.vehicles', 'SELECT FROM fleet.local_vehicles', 'SELECT FROM fleet.departures', 'SELECT FROM fleet.handoff_log',
 	'SELECT FROM fleet.decisions', 'SELECT FROM fleet.resolution', 'SELECT FROM fleet.node', 'SELECT FROM fleet.map', 'SELECT FROM fleet.map_regions',
 	'SELECT FROM fleet.map_log', 'SELECT FROM fleet.in_doubt', 'SELECT FROM fleet.regions',
 	'SELECT fleet.init_node(''x'')', 'SELECT fleet.add_region(''x'', NULL, '''')', 'SELECT fleet.remove_region(''west'')',
@@ -93,10 +93,10 @@ SELECT region, ride_id, status, epoch FROM fleet.rides WHERE ride_id LIKE 'P-%' 
 SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolinherit, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = 'fleet_node';
 SELECT count(*) AS memberships FROM pg_auth_members WHERE 'fleet_node'::regrole IN (roleid, member);
 SET SESSION AUTHORIZATION fleet_node;
-SELECT count(*) > 0 AS reads_rides FROM fleet.rides_west;
+SELECT count(*) > 0 AS reads_rides FROM fleet.local_rides;
 SELECT fleet.whereabouts('ride', 'P-2'), fleet.outcomes('{}'), fleet.branch_applied('x');
-SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['INSERT INTO fleet.rides_west SELECT * FROM fleet.rides_west', 'DELETE FROM fleet.rides_west',
-	'UPDATE fleet.rides_west SET fare = 0', 'UPDATE fleet.rides_west SET region = ''east''', 'TRUNCATE fleet.rides_west', 'SELECT FROM fleet.rides',
+SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['INSERT INTO fleet.local_rides SELECT * FROM fleet.local_rides', 'DELETE FROM fleet.local_rides',
+	'UPDATE fleet.local_rides SET fare = 0', 'UPDATE fleet.local_rides SET region = ''east''', 'TRUNCATE fleet.local_rides', 'SELECT FROM fleet.rides',
 	'SELECT FROM fleet.departures', 'SELECT FROM fleet.handoff_log', 'SELECT FROM fleet.decisions', 'DELETE FROM fleet.decisions',
 	'SELECT FROM fleet.map_regions', 'UPDATE fleet.map SET version = 1', 'SELECT fleet.map_payload(''west'')', 'SELECT fleet.change_map(''x'', ''[]'')',
 	'SELECT fleet.handoff(''P-3'', ''east'')', 'SELECT fleet.ask(''east'', ''SELECT 1'')', 'SELECT fleet.resolve(''x'', ''abort'')',
@@ -105,11 +105,11 @@ SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['INSERT INTO fleet.rides_w
 RESET SESSION AUTHORIZATION;
 
 -- Its UPDATE of one column is for planning; a row so changed is a change like any other.
-SELECT hlc::bigint AS hlc FROM fleet.rides_west WHERE ride_id = 'P-3' \gset
+SELECT hlc::bigint AS hlc FROM fleet.local_rides WHERE ride_id = 'P-3' \gset
 SET SESSION AUTHORIZATION fleet_node;
-UPDATE fleet.rides_west SET updated_at = '2000-01-01' WHERE ride_id = 'P-3';
+UPDATE fleet.local_rides SET updated_at = '2000-01-01' WHERE ride_id = 'P-3';
 RESET SESSION AUTHORIZATION;
-SELECT updated_at > '2020-01-01' AS time_is_ours, hlc::bigint > :hlc AS stamped FROM fleet.rides_west WHERE ride_id = 'P-3';
+SELECT updated_at > '2020-01-01' AS time_is_ours, hlc::bigint > :hlc AS stamped FROM fleet.local_rides WHERE ride_id = 'P-3';
 
 REVOKE ALL ON FUNCTION fleet.handoff(text, text, bigint), fleet.handoff(text[], text), fleet.handoff_vehicle(text, text) FROM fleet_driver, fleet_stranger;
 REVOKE ALL ON fleet.rides, fleet.vehicles FROM fleet_driver, fleet_stranger;

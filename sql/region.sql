@@ -88,7 +88,7 @@ SELECT * FROM test.raised($$SELECT fleet.add_region('spare', test.box(5, 5, 6, 6
 SELECT fleet.remove_region('spare');
 SELECT count(*) AS regions FROM fleet.regions;
 SELECT count(*) AS maps FROM fleet.map;
-SELECT to_regclass('fleet.rides_spare') IS NULL AS no_rides, to_regclass('fleet.vehicles_spare') IS NULL AS no_vehicles,
+SELECT to_regclass('fleet.local_rides') IS NULL AS no_rides, to_regclass('fleet.local_vehicles') IS NULL AS no_vehicles,
 	NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname LIKE 'fleet%') AS no_servers;
 
 -- Added and taken back by the caller's own transaction.

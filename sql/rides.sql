@@ -137,8 +137,8 @@ SELECT epoch FROM fleet.rides WHERE ride_id = 'R-7' AND region = 'west';
 DELETE FROM fleet.rides WHERE ride_id = 'R-7' AND region = 'west';
 SELECT fleet.request_ride('R-7', 'C', 0.5, 0.5);
 SELECT epoch FROM fleet.rides WHERE ride_id = 'R-7' AND region = 'west';
-SELECT * FROM test.raised('TRUNCATE fleet.rides_west');
-SELECT * FROM test.raised('TRUNCATE fleet.vehicles_west');
+SELECT * FROM test.raised('TRUNCATE fleet.local_rides');
+SELECT * FROM test.raised('TRUNCATE fleet.local_vehicles');
 SELECT * FROM test.raised('TRUNCATE fleet.rides') AS r WHERE r LIKE '0A000%';
 
 -- Other regions are read here and written there.
@@ -178,7 +178,7 @@ SELECT * FROM test.raised($$SELECT fleet.set_ride_status('R-11', 'EN_ROUTE', 'V-
 -- Upsert, COPY, and many at once.
 INSERT INTO fleet.rides (ride_id, customer_id, region, start_location) VALUES ('R-11', 'C-3', 'west', 'POINT(0.5 0.5)')
 	ON CONFLICT DO NOTHING RETURNING ride_id;
-INSERT INTO fleet.rides_west (ride_id, customer_id, region, start_location) VALUES ('R-11', 'C-4', 'west', 'POINT(0.5 0.5)')
+INSERT INTO fleet.local_rides (ride_id, customer_id, region, start_location) VALUES ('R-11', 'C-4', 'west', 'POINT(0.5 0.5)')
 	ON CONFLICT (ride_id) DO UPDATE SET customer_id = excluded.customer_id RETURNING ride_id, customer_id, epoch;
 COPY fleet.rides (ride_id, customer_id, region, start_location) FROM stdin;
 R-12	C-5	west	POINT(0.5 0.5)

@@ -111,7 +111,7 @@ SELECT c.relname, c.relkind, t.tgname, t.tgenabled
 		JOIN pg_trigger AS t ON t.tgrelid = c.oid AND NOT t.tgisinternal
 	WHERE i.inhparent IN ('fleet.rides'::regclass, 'fleet.vehicles'::regclass)
 	ORDER BY c.relname, t.tgname;
-SELECT indexdef FROM pg_indexes WHERE schemaname = 'fleet' AND tablename IN ('rides_north', 'vehicles_north')
+SELECT indexdef FROM pg_indexes WHERE schemaname = 'fleet' AND tablename IN ('local_rides', 'local_vehicles')
 	ORDER BY indexdef COLLATE "C";
 SELECT s.srvname, u.umuser = 0 AS for_all,
 		ARRAY(SELECT o FROM unnest(u.umoptions) AS o ORDER BY o) AS mapping,

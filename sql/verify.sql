@@ -16,7 +16,7 @@ SELECT * FROM fleet.verify();
 -- Doubled: a ride that is in two regions, made behind the triggers' back.
 \c fleet_n
 SET session_replication_role = replica;
-INSERT INTO fleet.rides_north SELECT (jsonb_populate_record(r, '{"region": "north"}')).* FROM fleet.rides AS r
+INSERT INTO fleet.local_rides SELECT (jsonb_populate_record(r, '{"region": "north"}')).* FROM fleet.rides AS r
 	WHERE region IN ('east', 'west') AND ride_id IN ('Q-2', 'Q-4');
 RESET session_replication_role;
 SELECT * FROM fleet.verify();
@@ -29,8 +29,8 @@ RESET session_replication_role;
 SELECT * FROM fleet.verify() WHERE problems > 0;
 
 -- Missing: one that departed and is nowhere.
-CREATE TABLE test.lost AS SELECT * FROM fleet.rides_north WHERE ride_id = 'Q-1';
-CREATE TABLE test.lost_vehicle AS SELECT * FROM fleet.vehicles_north WHERE vehicle_id = 'QV-1';
+CREATE TABLE test.lost AS SELECT * FROM fleet.local_rides WHERE ride_id = 'Q-1';
+CREATE TABLE test.lost_vehicle AS SELECT * FROM fleet.local_vehicles WHERE vehicle_id = 'QV-1';
 SET session_replication_role = replica;
 DELETE FROM fleet.rides WHERE ride_id = 'Q-1' AND region = 'north';
 DELETE FROM fleet.vehicles WHERE vehicle_id = 'QV-1' AND region = 'north';
@@ -40,8 +40,8 @@ SELECT * FROM fleet.verify() WHERE problems > 0;
 SELECT * FROM test.raised($$SELECT fleet.handoff('Q-1', 'east')$$) AS r WHERE r LIKE 'RF022%';
 \c fleet_n
 SET session_replication_role = replica;
-INSERT INTO fleet.rides_north SELECT * FROM test.lost;
-INSERT INTO fleet.vehicles_north SELECT * FROM test.lost_vehicle;
+INSERT INTO fleet.local_rides SELECT * FROM test.lost;
+INSERT INTO fleet.local_vehicles SELECT * FROM test.lost_vehicle;
 RESET session_replication_role;
 DROP TABLE test.lost, test.lost_vehicle;
 SELECT * FROM fleet.verify() WHERE problems > 0;

@@ -68,8 +68,8 @@ SELECT fleet.request_ride('W-1', 'C-1', 0.1, 0.30000000000000004, 'WV-1', 12.34,
 SELECT fleet.set_ride_status('W-1', s) FROM unnest(ARRAY['EN_ROUTE', 'ARRIVED', 'IN_PROGRESS']::fleet.ride_status[]) AS s;
 UPDATE fleet.rides SET current_location = 'POINT(0.7 0.123456789012345678)', duration = '1 year 2 mons 3 days 04:05:06.789012'
 	WHERE ride_id = 'W-1' AND region = 'west';
-CREATE TABLE test.ride_before AS SELECT * FROM fleet.rides_west WHERE ride_id = 'W-1';
-CREATE TABLE test.vehicle_before AS SELECT * FROM fleet.vehicles_west WHERE vehicle_id = 'WV-1';
+CREATE TABLE test.ride_before AS SELECT * FROM fleet.local_rides WHERE ride_id = 'W-1';
+CREATE TABLE test.vehicle_before AS SELECT * FROM fleet.local_vehicles WHERE vehicle_id = 'WV-1';
 SET datestyle = 'SQL, DMY';
 SET intervalstyle = 'sql_standard';
 SET extra_float_digits = -5;
@@ -78,9 +78,9 @@ SELECT fleet.handoff('W-1', 'east');
 SELECT fleet.handoff('W-1', 'west');
 RESET ALL;
 SELECT b.epoch AS before, a.epoch AS after, fleet.row_image(a) - '{epoch,hlc}'::text[] = fleet.row_image(b) - '{epoch,hlc}'::text[] AS same
-	FROM test.ride_before AS b JOIN fleet.rides_west AS a USING (ride_id);
+	FROM test.ride_before AS b JOIN fleet.local_rides AS a USING (ride_id);
 SELECT b.epoch AS before, a.epoch AS after, fleet.row_image(a) - '{epoch,hlc}'::text[] = fleet.row_image(b) - '{epoch,hlc}'::text[] AS same
-	FROM test.vehicle_before AS b JOIN fleet.vehicles_west AS a USING (vehicle_id);
+	FROM test.vehicle_before AS b JOIN fleet.local_vehicles AS a USING (vehicle_id);
 DROP TABLE test.ride_before, test.vehicle_before;
 DELETE FROM fleet.rides WHERE region = 'west';
 DELETE FROM fleet.vehicles WHERE region = 'west';

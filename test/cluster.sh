@@ -440,7 +440,7 @@ server_rides()
     local table=fleet.rides
     case $2 in
         standby) echo -; return ;;
-        region) table=fleet.rides_$1 ;;
+        region) table=fleet.local_rides ;;
     esac
     timeout 5 "$BIN/psql" -XAtq -h "$SOCKETS" -p "$(port_of "$1")" -U postgres -d fleet \
         -c "SELECT count(*) FROM $table" 2>/dev/null </dev/null || echo -

@@ -69,9 +69,9 @@ on_relation_inval(Datum arg, Oid relid)
 }
 
 static bool
-is_current(const FleetTable *table, const char *own)
+is_current(const FleetTable *table)
 {
-	if (!OidIsValid(table->relid) || strcmp(table->own, own) != 0)
+	if (!OidIsValid(table->relid))
 		return false;
 	for (int i = 0; i < table->kept->ncheck; i++)
 		if (!table->kept->exprs[i]->is_valid)
@@ -190,18 +190,15 @@ enlist(FleetTable *table)
 }
 
 static Relation
-open_anew(FleetTable *table, const char *own, LOCKMODE lockmode)
+open_anew(FleetTable *table, LOCKMODE lockmode)
 {
-	char		name[NAMEDATALEN * 2];
 	Relation	rel;
 
 	enlist(table);
 	free_retired();
 	retire(table);
-	snprintf(name, sizeof(name), table->partition ? "%s_%s" : "%s", table->name, own);
-	rel = table_openrv(makeRangeVar(pstrdup("fleet"), name, -1), lockmode);
+	rel = table_openrv(makeRangeVar(pstrdup("fleet"), pstrdup(table->name), -1), lockmode);
 	table->kept = read_kept(rel);
-	strlcpy(table->own, own, NAMEDATALEN);
 	table->relid = RelationGetRelid(rel);
 	return rel;
 }
@@ -221,30 +218,26 @@ lend_checks(FleetOpenTable *open)
 }
 
 /*
- * Open a table for work on single rows, in the current memory context.  own is
- * the own region's name, whose partition it is where the table has partitions.
- * Of tables that are open at the same time one is written at a time: it is
+ * Open a table for work on single rows, in the current memory context.  Of tables that are open at the same time one is written at a time: it is
  * closed before another's first write.
  */
 void
-fleet_base_table_open(FleetTable *table, const char *own, bool write,
-					  FleetOpenTable *open)
+fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable *open)
 {
 	LOCKMODE	lockmode = write ? RowExclusiveLock : AccessShareLock;
 
-	own = table->partition ? own : "";
 	open->rel = NULL;
-	if (is_current(table, own))
+	if (is_current(table))
 	{
 		open->rel = try_table_open(table->relid, lockmode);
-		if (open->rel != NULL && !is_current(table, own))	/* as the lock came with news */
+		if (open->rel != NULL && !is_current(table))	/* as the lock came with news */
 		{
 			table_close(open->rel, NoLock);
 			open->rel = NULL;
 		}
 	}
 	if (open->rel == NULL)
-		open->rel = open_anew(table, own, lockmode);
+		open->rel = open_anew(table, lockmode);
 	open->kept = table->kept;
 	open->estate = NULL;
 	open->slot = table_slot_create(open->rel, NULL);

@@ -44,9 +44,7 @@ typedef struct FleetKept
 typedef struct FleetTable
 {
 	const char *name;			/* in schema fleet */
-	bool		partition;		/* "_" and the own region's name follow */
 	Oid			relid;			/* InvalidOid: to be read anew */
-	char		own[NAMEDATALEN];
 	FleetKept  *kept;
 	struct FleetTable *next;	/* among all that were ever opened */
 } FleetTable;
@@ -63,8 +61,7 @@ typedef struct FleetOpenTable
 	bool		indexed;		/* indexes are open for writing */
 } FleetOpenTable;
 
-extern void fleet_base_table_open(FleetTable *table, const char *own, bool write,
-								  FleetOpenTable *open);
+extern void fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable *open);
 extern void fleet_base_table_close(FleetOpenTable *open);
 extern bool fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot,
 								  int nkey, const Datum *keys);

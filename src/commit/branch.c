@@ -242,7 +242,7 @@ fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
 	FleetCaller caller;
 
 	fleet_base_become_owner(&caller);
-	fleet_base_table_open(&decisions, NULL, true, &open);
+	fleet_base_table_open(&decisions, true, &open);
 	fleet_base_table_clear(&open);
 	fleet_base_table_set(&open, "seq", Int32GetDatum(fleet_commit_dtx->nrecord++));
 	fleet_base_table_set_text(&open, "dtxid", fleet_commit_dtx->name);

@@ -57,7 +57,7 @@ typedef struct Arrivals
 } Arrivals;
 
 static FleetPlan open_rides_plan = {
-	"SELECT count(*) FROM (SELECT FROM fleet.rides_%s WHERE status < 'COMPLETED' LIMIT $1) AS o",
+	"SELECT count(*) FROM (SELECT FROM fleet.local_rides WHERE status < 'COMPLETED' LIMIT $1) AS o",
 	1, {INT8OID}
 };
 
@@ -141,7 +141,7 @@ check_capacity(const Arrivals *a)
 		return;
 	limit = Int64GetDatum((int64) a->own->capacity + 1);
 	SPI_connect();
-	fleet_base_plan_execute(&open_rides_plan, a->own->name, &limit, NULL);
+	fleet_base_plan_execute(&open_rides_plan, NULL, &limit, NULL);
 	open = fleet_base_plan_int64(0, 1, NULL);
 	SPI_finish();
 	if (open + a->rides > a->own->capacity)
@@ -166,7 +166,7 @@ skip_superseded(Arrivals *a)
 	Snapshot	snapshot = fleet_handoff_snapshot();
 	FleetOpenTable departures;
 
-	fleet_base_table_open(&fleet_handoff_departure_table, NULL, false, &departures);
+	fleet_base_table_open(&fleet_handoff_departure_table, false, &departures);
 	for (int i = 0; i < a->n; i++)
 	{
 		Arrival    *row = &a->rows[i];
@@ -205,7 +205,7 @@ insert_live(const Arrivals *a, FleetTable *table, bool rides)
 {
 	FleetOpenTable live;
 
-	fleet_base_table_open(table, a->own->name, true, &live);
+	fleet_base_table_open(table, true, &live);
 	for (int i = 0; i < a->n; i++)
 	{
 		Arrival    *row = &a->rows[i];
@@ -234,7 +234,7 @@ forget_departures(const Arrivals *a)
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	FleetOpenTable departures;
 
-	fleet_base_table_open(&fleet_handoff_departure_table, NULL, true, &departures);
+	fleet_base_table_open(&fleet_handoff_departure_table, true, &departures);
 	for (int i = 0; i < a->n; i++)
 	{
 		const Arrival *row = &a->rows[i];

@@ -73,7 +73,7 @@ struct FleetDeparture
 };
 
 static FleetPlan open_ride_plan = {
-	"SELECT ride_id FROM fleet.rides_%s WHERE vehicle_id = $1 AND status < 'COMPLETED'",
+	"SELECT ride_id FROM fleet.local_rides WHERE vehicle_id = $1 AND status < 'COMPLETED'",
 	1, {TEXTOID}
 };
 
@@ -205,7 +205,7 @@ rides_of(FleetDeparture *d)
 	{
 		Datum		vehicle = CStringGetTextDatum(d->vehicles.rows[i].key);
 
-		if (fleet_base_plan_execute(&open_ride_plan, d->own->name, &vehicle, NULL) > 0)
+		if (fleet_base_plan_execute(&open_ride_plan, NULL, &vehicle, NULL) > 0)
 			rides[n++] = SPI_datumTransfer(CStringGetTextDatum(fleet_base_plan_text(0, 1)),
 										   false, -1);
 	}
@@ -390,8 +390,8 @@ fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving)
 	d->rides.kind = "ride";
 	d->vehicles.kind = "vehicle";
 	fleet_base_become_owner(&caller);
-	fleet_base_table_open(&fleet_handoff_ride_table, d->own->name, true, &d->rides.open);
-	fleet_base_table_open(&fleet_handoff_vehicle_table, d->own->name, true, &d->vehicles.open);
+	fleet_base_table_open(&fleet_handoff_ride_table, true, &d->rides.open);
+	fleet_base_table_open(&fleet_handoff_vehicle_table, true, &d->vehicles.open);
 	lock_leaving_or_say(d);
 	FLEET_FAULT("depart-locked");
 	if (d->missing.n == 0)
@@ -416,7 +416,7 @@ say_missing(const FleetDeparture *d)
 	Snapshot	snapshot = fleet_handoff_snapshot();
 	FleetOpenTable departures;
 
-	fleet_base_table_open(&fleet_handoff_departure_table, NULL, false, &departures);
+	fleet_base_table_open(&fleet_handoff_departure_table, false, &departures);
 	nulls[0] = true;
 	for (int i = 0; i < d->missing.n; i++)
 	{
@@ -474,7 +474,7 @@ keep_departures(const FleetDeparture *d, const Leavers *leavers)
 	Snapshot	snapshot = fleet_handoff_snapshot();
 	FleetOpenTable departures;
 
-	fleet_base_table_open(&fleet_handoff_departure_table, NULL, true, &departures);
+	fleet_base_table_open(&fleet_handoff_departure_table, true, &departures);
 	for (int i = 0; i < leavers->n; i++)
 	{
 		const Leaver *row = &leavers->rows[i];
@@ -536,9 +536,11 @@ fleet_handoff_departure_write(FleetDeparture *d)
 		fleet_handoff_end_move();
 	}
 	PG_END_TRY();
-	keep_departures(d, &d->rides);
+
+	/* In the order of arrivals, or a replica that applies both might deadlock. */
 	if (d->vehicles.n > 0)
 		keep_departures(d, &d->vehicles);
+	keep_departures(d, &d->rides);
 	log_departures(d);
 	fleet_base_become_caller(&caller);
 }

@@ -84,10 +84,10 @@ static FleetPlan bury_plan = {
 	4, {TEXTOID, TEXTOID, INT8OID, INT8OID}
 };
 static FleetPlan vehicle_plan = {
-	"SELECT 1 FROM fleet.vehicles_%s WHERE vehicle_id = $1 FOR KEY SHARE", 1, {TEXTOID}
+	"SELECT 1 FROM fleet.local_vehicles WHERE vehicle_id = $1 FOR KEY SHARE", 1, {TEXTOID}
 };
 static FleetPlan open_ride_plan = {
-	"SELECT ride_id FROM fleet.rides_%s WHERE vehicle_id = $1 AND status < 'COMPLETED' LIMIT 1",
+	"SELECT ride_id FROM fleet.local_rides WHERE vehicle_id = $1 AND status < 'COMPLETED' LIMIT 1",
 	1, {TEXTOID}
 };
 static FleetPlan distance_plan = {
@@ -264,7 +264,7 @@ check_vehicle(const Row *row)
 	if (vehicle == NULL || map->own == NULL)
 		return;
 	value = CStringGetTextDatum(vehicle);
-	if (fleet_base_plan_execute(&vehicle_plan, map->own->name, &value, NULL) > 0)
+	if (fleet_base_plan_execute(&vehicle_plan, NULL, &value, NULL) > 0)
 		return;
 	other.kind = "vehicle";
 	other.key = vehicle;
@@ -433,7 +433,7 @@ before_delete(Row *row)
 		Datum		key = CStringGetTextDatum(row->key);
 
 		if (map->own != NULL &&
-			fleet_base_plan_execute(&open_ride_plan, map->own->name, &key, NULL) > 0)
+			fleet_base_plan_execute(&open_ride_plan, NULL, &key, NULL) > 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 					 errmsg("vehicle \"%s\" has an open ride", row->key),

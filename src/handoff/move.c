@@ -25,8 +25,8 @@
 #include "clock/clock.h"
 #include "handoff/move.h"
 
-FleetTable	fleet_handoff_ride_table = {.name = "rides",.partition = true};
-FleetTable	fleet_handoff_vehicle_table = {.name = "vehicles",.partition = true};
+FleetTable	fleet_handoff_ride_table = {.name = "local_rides"};
+FleetTable	fleet_handoff_vehicle_table = {.name = "local_vehicles"};
 FleetTable	fleet_handoff_departure_table = {.name = "departures"};
 static FleetTable log_table = {.name = "handoff_log"};
 
@@ -154,7 +154,7 @@ fleet_handoff_delete_departure(FleetOpenTable *departures, Snapshot snapshot,
 void
 fleet_handoff_open_log(FleetOpenTable *log)
 {
-	fleet_base_table_open(&log_table, NULL, true, log);
+	fleet_base_table_open(&log_table, true, log);
 }
 
 /* One row of the log: of a ride and perhaps its vehicle, or of a vehicle. */

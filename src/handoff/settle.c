@@ -135,7 +135,7 @@ fleet_handoff_settle(PG_FUNCTION_ARGS)
 	FleetCaller caller;
 
 	fleet_base_become_owner(&caller);
-	fleet_base_table_open(&fleet_handoff_departure_table, NULL, true, &departures);
+	fleet_base_table_open(&fleet_handoff_departure_table, true, &departures);
 	fleet_handoff_open_log(&log);
 	for (int i = 0; i < n; i++)
 		if (!lock_rows(&departures, snapshot, "departures_unsettled", dtxids[i], &departed[i]) ||

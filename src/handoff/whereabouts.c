@@ -58,14 +58,14 @@ fleet_handoff_whereabouts(const FleetRegionMap *map, bool vehicles, const char *
 	if (map->own != NULL)
 	{
 		fleet_base_table_open(vehicles ? &fleet_handoff_vehicle_table : &fleet_handoff_ride_table,
-							  map->own->name, false, &open);
+							  false, &open);
 		if (fleet_base_table_find(&open, snapshot, 1, &key))
 			answer = pstrdup("LIVE");
 		fleet_base_table_close(&open);
 	}
 	if (answer == NULL)
 	{
-		fleet_base_table_open(&fleet_handoff_departure_table, NULL, false, &open);
+		fleet_base_table_open(&fleet_handoff_departure_table, false, &open);
 		if (fleet_handoff_find_departure(&open, snapshot, vehicles ? "vehicle" : "ride", id))
 		{
 			answer = fleet_base_table_get_text(&open, "target");

@@ -93,9 +93,9 @@ start_cluster()
 # make_tables NODE: what the floor needs
 make_tables()
 {
-    node_sql "$1" -v own="rides_$1" <<'SQL'
+    node_sql "$1" <<'SQL'
 CREATE SCHEMA bench;
-CREATE TABLE bench.rides (LIKE fleet.:"own" INCLUDING ALL) WITH (fillfactor = 85);
+CREATE TABLE bench.rides (LIKE fleet.local_rides INCLUDING ALL) WITH (fillfactor = 85);
 CREATE TABLE bench.departures (LIKE fleet.departures INCLUDING ALL);
 CREATE TABLE bench.handoff_log (LIKE fleet.handoff_log INCLUDING ALL) WITH (fillfactor = 80);
 CREATE TABLE bench.decisions (LIKE fleet.decisions INCLUDING ALL);

@@ -49,10 +49,10 @@ for my $node ('a', 'b')
 	$c->sql($node, "SELECT fleet.register_vehicle('car-$node-$_', $place)") for 1 .. 3;
 	$c->sql($node, "SELECT fleet.request_ride('ride-$node', 'c', $place, 'car-$node-1')");
 	$c->{rides}{"ride-$node"} = 0;
-	$c->sql($node, "SELECT fleet.request_ride('gone-$node', 'c', $place); DELETE FROM fleet.rides_$node WHERE ride_id = 'gone-$node'");
+	$c->sql($node, "SELECT fleet.request_ride('gone-$node', 'c', $place); DELETE FROM fleet.local_rides WHERE ride_id = 'gone-$node'");
 }
 $c->sql('a', "SELECT fleet.handoff('a-5', 'b')");
-$c->sql('a', "CREATE TABLE stamps (h fleet.hlc); COPY (SELECT * FROM fleet.rides_a WHERE ride_id = 'a-4') TO '$file.ride' (FORMAT binary)");
+$c->sql('a', "CREATE TABLE stamps (h fleet.hlc); COPY (SELECT * FROM fleet.local_rides WHERE ride_id = 'a-4') TO '$file.ride' (FORMAT binary)");
 
 # What a node is sent: rows that arrive at a, those that left it, and the map.
 my $version = $c->sql('a', 'SELECT version FROM fleet.map');
@@ -206,7 +206,7 @@ my @internal = (
 	[ 'SELECT fleet.region_rides(%s)', text => 'b' ],
 	[ 'SELECT fleet.edit_region(%s, %s, %s)', text => 'b', text => 'change', jsonb => '{"capacity": 5}' ],
 	[ 'SELECT fleet.whereabouts(%s, %s)', text => 'ride', text => 'a-5' ],
-	[ 'SELECT fleet.row_image(r) FROM fleet.rides_a AS r WHERE ride_id = %s', text => 'a-1' ],
+	[ 'SELECT fleet.row_image(r) FROM fleet.local_rides AS r WHERE ride_id = %s', text => 'a-1' ],
 	[ 'SELECT fleet.depart(%s, %s, %s, %s, %s, %s, %s, %s)', text => $gid, boolean => 'false', 'text[]' => '{a-1,a-2}', text => 'b', int8 => 0,
 		int8 => $version, int8 => $c->sql('a', 'SELECT fleet.hlc_now()::bigint'), int4 => 300 ],
 	[ 'SELECT fleet.depart(%s, %s, %s, %s, %s, %s, %s, %s)', text => $gid, boolean => 'true', 'text[]' => '{car-a-1}', text => 'b', int8 => 0,
@@ -230,12 +230,12 @@ my @internal = (
 	[ 'SELECT fleet.branch_evidence(%s)', text => $gid ],
 	[ 'SELECT fleet.settle(%s, %s, %s)', 'text[]' => "{$gid}", 'int8[]' => '{5}', 'float8[]' => '{1}' ],
 	[ 'COPY stamps FROM %s (FORMAT binary)', stamp => undef ],
-	[ 'DELETE FROM fleet.rides_a WHERE ride_id = \'a-4\'; COPY fleet.rides_a FROM %s (FORMAT binary)', ride => undef ],
-	[ 'INSERT INTO fleet.rides_a (ride_id, customer_id, region, fare, start_location, epoch, hlc, path_m) VALUES (%s, \'c\', %s, %s, \'POINT(0 0)\', %s, %s, %s)',
+	[ 'DELETE FROM fleet.local_rides WHERE ride_id = \'a-4\'; COPY fleet.local_rides FROM %s (FORMAT binary)', ride => undef ],
+	[ 'INSERT INTO fleet.local_rides (ride_id, customer_id, region, fare, start_location, epoch, hlc, path_m) VALUES (%s, \'c\', %s, %s, \'POINT(0 0)\', %s, %s, %s)',
 		text => 'x', text => 'a', numeric => 1, int8 => 1, 'fleet.hlc' => $stamp, float8 => 0 ],
-	[ 'UPDATE fleet.rides_a SET vehicle_id = %s, region = %s, status = %s, epoch = %s, hlc = %s, path_m = %s WHERE ride_id = \'a-1\'',
+	[ 'UPDATE fleet.local_rides SET vehicle_id = %s, region = %s, status = %s, epoch = %s, hlc = %s, path_m = %s WHERE ride_id = \'a-1\'',
 		text => 'car-a-2', text => 'a', 'fleet.ride_status' => 'EN_ROUTE', int8 => 1, 'fleet.hlc' => $stamp, float8 => 0 ],
-	[ 'UPDATE fleet.vehicles_a SET status = %s, epoch = %s, hlc = %s, fix_at = %s, speed_kmh = %s, heading = %s WHERE vehicle_id = \'car-a-3\'',
+	[ 'UPDATE fleet.local_vehicles SET status = %s, epoch = %s, hlc = %s, fix_at = %s, speed_kmh = %s, heading = %s WHERE vehicle_id = \'car-a-3\'',
 		'fleet.vehicle_status' => 'ONLINE', int8 => 1, 'fleet.hlc' => $stamp, timestamptz => 'now', float8 => 1, float8 => 1 ],
 );
 # These refuse their valid input, too, for want of what it names.

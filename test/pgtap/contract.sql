@@ -105,7 +105,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'regions'), 'name text, node 
 SELECT is((SELECT columns FROM columns WHERE rel = 'in_doubt'), 'gid text, role text, peer text, state text, age interval, attempts integer, last_error text,'
 	' next_try timestamp with time zone', 'columns of in_doubt');
 SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text, region text, epoch bigint', 'columns of fix_result');
-SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.rides_west'::regclass), 'own rides are a table');
+SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('departures'), ('handoff_log'), ('decisions')$$, 'tables whose rows pg_dump keeps');

@@ -41,7 +41,7 @@ SELECT throws_ok($$SELECT fleet.resolve('x', 'maybe')$$, '22023', NULL, '22023: 
 SELECT throws_ok($$SELECT fleet.resolve('x', 'abort')$$, '42704', NULL, '42704: nothing in doubt by that name');
 SELECT throws_ok($$SELECT fleet.init_node('other')$$, '42710', NULL, '42710: the identity is fixed');
 SELECT throws_ok($$SELECT fleet.region_of(200, 0)$$, '22003', NULL, '22003: no place');
-SELECT throws_ok($$TRUNCATE fleet.rides_west$$, '0A000', NULL, '0A000: TRUNCATE');
+SELECT throws_ok($$TRUNCATE fleet.local_rides$$, '0A000', NULL, '0A000: TRUNCATE');
 SELECT throws_ok($$SELECT fleet.guard()$$, '39P01', NULL, '39P01: a trigger function is not called');
 
 -- What the decision record says outlives what an operator wants.

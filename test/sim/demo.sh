@@ -159,11 +159,10 @@ settle()
 
 # ---- what came of it
 
-# local_rows NODE: the query on stdin, as CSV; :"rides", :"vehicles" and :'node'
-# stand for the node's own tables and name
+# local_rows NODE: the query on stdin, as CSV; :'node' stands for the node's name
 local_rows()
 {
-    node_sql "$1" -F, -v node="$1" -v rides="rides_$1" -v vehicles="vehicles_$1"
+    node_sql "$1" -F, -v node="$1"
 }
 
 # collect: what each node has, asked of its own tables alone.  A handoff of a
@@ -172,10 +171,10 @@ collect()
 {
     local node
     for node in "${NAMES[@]}"; do
-        local_rows "$node" <<<"SELECT ride_id, status, :'node' FROM fleet.:\"rides\";"
+        local_rows "$node" <<<"SELECT ride_id, status, :'node' FROM fleet.local_rides;"
     done >"$WORK/live_rides"
     for node in "${NAMES[@]}"; do
-        local_rows "$node" <<<"SELECT vehicle_id, epoch, :'node' FROM fleet.:\"vehicles\";"
+        local_rows "$node" <<<"SELECT vehicle_id, epoch, :'node' FROM fleet.local_vehicles;"
     done >"$WORK/live_vehicles"
     for node in "${NAMES[@]}"; do
         local_rows "$node" <<<"SELECT source, target FROM fleet.handoff_log

@@ -63,7 +63,7 @@ for my $role (sort keys %coordinator)
 	my $list = join ',', map { "'$_'" } @rides;
 
 	is($c->sql('c', "SELECT fleet.handoff(ARRAY[$list], 'b')"), 50, 'one call moves 50 rides of two regions');
-	is($c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = ANY (ARRAY[$list])"),
+	is($c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = ANY (ARRAY[$list])"),
 		50, 'all are there');
 	is($c->sql('b', "SELECT count(DISTINCT dtxid) FROM fleet.handoff_log WHERE ride_id = ANY (ARRAY[$list])"),
 		1, 'in one two-phase commit');
@@ -161,7 +161,7 @@ sub car_places { return join ' ', $c->places(['car'], 'vehicle'), $c->places(['c
 	my $fix = $c->sql('c', "SELECT fleet.report_fix('car', 1.9, 0.5)", set => { 'fleet.max_speed' => 0 });
 	is($fix, '(moved,b,4)', 'a fix behind the border moves the vehicle');
 	is(car_places(), 'b4 b4', 'and its ride');
-	is($c->sql('b', "SELECT fleet.lon(v.location), fleet.lon(r.current_location) FROM fleet.vehicles_b AS v JOIN fleet.rides_b AS r USING (vehicle_id)"),
+	is($c->sql('b', "SELECT fleet.lon(v.location), fleet.lon(r.current_location) FROM fleet.local_vehicles AS v JOIN fleet.local_rides AS r USING (vehicle_id)"),
 		'1.9|1.9', 'both know the place');
 	is($c->try_sql('c', "SELECT fleet.report_fix('car', 1.8, 0.5)")->{state}, 'RF020', 'the node it left refuses its next fix');
 	is($c->try_sql('a', "SELECT fleet.register_vehicle('car', @{[$c->place('a')]})")->{state},

@@ -63,7 +63,7 @@ $c->sql('a', "DELETE FROM fleet.rides WHERE region = 'a' AND ride_id = 'closed'"
 # ---- locks: the wait is bounded, on the source and from elsewhere
 
 {
-	my $holder = $c->start_sql('a', "BEGIN; SELECT 1 FROM fleet.rides_a WHERE ride_id = 'ride' FOR UPDATE; SELECT pg_sleep(60)");
+	my $holder = $c->start_sql('a', "BEGIN; SELECT 1 FROM fleet.local_rides WHERE ride_id = 'ride' FOR UPDATE; SELECT pg_sleep(60)");
 	$c->wait_until(sub { $c->sql('a', "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND wait_event = 'PgSleep'") eq '1' },
 		'the ride is locked');
 	for my $on ('a', 'b', 'c')

@@ -123,7 +123,7 @@ for my $next ('a', 'c')
 	{
 		my $requests = $c->sql('c', "SELECT r FROM (SELECT DISTINCT dtxid, branch FROM fleet.decisions WHERE region = '$region') AS d,"
 			. " fleet.branch_request(dtxid, branch) AS r WHERE r->0->'payload' @> '[{\"key\": \"$ride\"}]'");
-		my $rows = "SELECT count(*), max(epoch) FROM fleet.rides_$region WHERE ride_id = '$ride'";
+		my $rows = "SELECT count(*), max(epoch) FROM fleet.local_rides WHERE ride_id = '$ride'";
 		my $before = $c->sql($region, $rows);
 		like($requests, qr/image/, "the record of what $region was asked to do");
 		is($c->sql($region, "BEGIN; DO \$x\$ BEGIN PERFORM fleet.redo('again', \$r\$$requests\$r\$); END \$x\$; $rows; ROLLBACK"),
@@ -158,7 +158,7 @@ for my $next ('a', 'c')
 	$c->freeze('a');
 	$c->go('c', 'after-local-commit');
 	$session->finish;
-	$c->wait_until(sub { $c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride'") eq '1' }, 'b has committed');
+	$c->wait_until(sub { $c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'") eq '1' }, 'b has committed');
 	$c->kill9('a');    # not thawed: it would still read the COMMIT PREPARED
 	$c->kill9('b');
 	$c->go_back('c', promote => 1);

@@ -63,8 +63,8 @@ for my $way ('dead', 'silent')
 	$c->wait_until(sub { $c->sql('b', $own) eq '0' }, "what a coordinated is finished at b while c is $way");
 	my $took = time - $start;
 	cmp_ok($took, '<', 5, sprintf 'while c is %s, others are finished within 5 s (%.2f s)', $way, $took);
-	is(join(' ', $c->sql('a', "SELECT count(*) FROM fleet.rides_a WHERE ride_id IN ('$stays', '$goes')"),
-			$c->sql('b', "SELECT ride_id FROM fleet.rides_b WHERE ride_id IN ('$stays', '$goes')")),
+	is(join(' ', $c->sql('a', "SELECT count(*) FROM fleet.local_rides WHERE ride_id IN ('$stays', '$goes')"),
+			$c->sql('b', "SELECT ride_id FROM fleet.local_rides WHERE ride_id IN ('$stays', '$goes')")),
 		"1 $goes", "while c is $way, they end as decided");
 	is($c->sql('b', $prepared), 1, "while c is $way, what it coordinated waits");
 
@@ -91,8 +91,8 @@ for my $case ([ 'commit', 'after-local-commit', 'b2' ], [ 'abort', 'after-prepar
 		$c->sql($node, "SELECT fleet.resolve('$gid', '$outcome')");
 		is($c->sql($node, $prepared), 0, "fleet.resolve: $outcome at $node while the coordinator is gone");
 	}
-	is($c->sql('a', "SELECT count(*) FROM fleet.rides_a WHERE ride_id = '$ride'")
-		  . $c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride'"),
+	is($c->sql('a', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'")
+		  . $c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'"),
 		$outcome eq 'commit' ? '01' : '10', "fleet.resolve: $outcome took effect");
 	$c->start('c');
 	$c->check_all("the coordinator is back after fleet.resolve $outcome");

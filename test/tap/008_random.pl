@@ -417,7 +417,7 @@ my %live;
 $c->heal;
 for my $node (@nodes)
 {
-	push @{ $live{ $_->[0] } }, $_->[1] for $c->rows($node, "SELECT ride_id, epoch FROM fleet.rides_$node");
+	push @{ $live{ $_->[0] } }, $_->[1] for $c->rows($node, "SELECT ride_id, epoch FROM fleet.local_rides");
 }
 for my $ride (sort keys %fate)
 {

@@ -213,7 +213,7 @@ for my $case ([ 'after-prepare', 0 ], [ 'after-local-commit', 0 ], [ 'after-loca
 	$c->kill9('b');
 	append_settings('b', 'synchronous_standby_names');
 	$c->start('b');
-	is($c->sql('b', "SELECT epoch FROM fleet.rides_b WHERE ride_id = '$ride'"), 2, 'lost reply: it is done');
+	is($c->sql('b', "SELECT epoch FROM fleet.local_rides WHERE ride_id = '$ride'"), 2, 'lost reply: it is done');
 	$c->check_all('lost reply');
 	unlike($c->log_text('c', $offset), qr/is lost/, 'lost reply: "does not exist" is checked, and nothing is made again');
 }
@@ -284,14 +284,14 @@ my $holder;
 my %wait = (
 	'a lock at the source' => sub {
 		my ($ride) = @_;
-		$holder = $c->start_sql('a', "BEGIN; SELECT 1 FROM fleet.rides_a WHERE ride_id = '$ride' FOR UPDATE; SELECT pg_sleep(60)");
+		$holder = $c->start_sql('a', "BEGIN; SELECT 1 FROM fleet.local_rides WHERE ride_id = '$ride' FOR UPDATE; SELECT pg_sleep(60)");
 		wait_for_state($holder, "wait_event = 'PgSleep'", 'the ride is locked');
 		return $c->start_sql('c', handoff($ride), set => \%long);
 	},
 	'a lock here' => sub {
 		my ($ride) = @_;
 		$c->sql('a', handoff($ride, 'c'));
-		$holder = $c->start_sql('c', "BEGIN; SELECT 1 FROM fleet.rides_c WHERE ride_id = '$ride' FOR UPDATE; SELECT pg_sleep(60)");
+		$holder = $c->start_sql('c', "BEGIN; SELECT 1 FROM fleet.local_rides WHERE ride_id = '$ride' FOR UPDATE; SELECT pg_sleep(60)");
 		wait_for_state($holder, "wait_event = 'PgSleep'", 'the ride is locked');
 		return $c->start_sql('c', handoff($ride), set => \%long);
 	},
@@ -374,7 +374,7 @@ for my $what (sort keys %forbidden)
 	# In a trigger of somebody's, on a node that has to prepare, it fails.
 	$c->sql('b', <<"SQL");
 CREATE FUNCTION forbidden() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN $forbidden{$what}; RETURN NULL; END \$\$;
-CREATE TRIGGER forbidden AFTER INSERT ON fleet.rides_b FOR EACH ROW EXECUTE FUNCTION forbidden();
+CREATE TRIGGER forbidden AFTER INSERT ON fleet.local_rides FOR EACH ROW EXECUTE FUNCTION forbidden();
 SQL
 	for my $on ('a', 'c')
 	{
@@ -394,12 +394,12 @@ $c->check_all('NOTIFY, temporary table, exported snapshot');
 
 $c->sql('b', <<'SQL');
 CREATE FUNCTION too_dear() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-	IF (SELECT fare FROM fleet.rides_b WHERE ride_id = NEW.ride_id) > 1000 THEN
+	IF (SELECT fare FROM fleet.local_rides WHERE ride_id = NEW.ride_id) > 1000 THEN
 		RAISE EXCEPTION 'ride % is too dear', NEW.ride_id USING ERRCODE = 'check_violation', HINT = 'Lower the fare.';
 	END IF;
 	RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER too_dear AFTER INSERT ON fleet.rides_b DEFERRABLE INITIALLY DEFERRED
+CREATE CONSTRAINT TRIGGER too_dear AFTER INSERT ON fleet.local_rides DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW EXECUTE FUNCTION too_dear();
 SQL
 for my $on ('a', 'b', 'c')

@@ -46,7 +46,7 @@ sub forget
 	delete $c->{rides}{$ride};
 	for my $name ($c->names)
 	{
-		$c->sql($name, "SET session_replication_role = replica; DELETE FROM fleet.rides_$name WHERE ride_id = '$ride';"
+		$c->sql($name, "SET session_replication_role = replica; DELETE FROM fleet.local_rides WHERE ride_id = '$ride';"
 			. "DELETE FROM fleet.departures WHERE key = '$ride'; DELETE FROM fleet.handoff_log WHERE ride_id = '$ride';"
 			. 'DELETE FROM fleet.decisions; RESET session_replication_role');
 	}
@@ -166,7 +166,7 @@ sub lose_decision
 	$c->freeze('a');
 	$c->go('c', 'after-local-commit');
 	$session->finish;
-	$c->wait_until(sub { $c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride'") eq '1' }, 'b has committed');
+	$c->wait_until(sub { $c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'") eq '1' }, 'b has committed');
 	$c->kill9($_) for 'a', @also;    # not thawed: it would still read the COMMIT PREPARED
 	$c->go_back('c', promote => 1);
 	$c->start('a');
@@ -207,7 +207,7 @@ sub commit_waits
 	is($c->sql('b', "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fleet:node_c' AND wait_event = 'SyncRep'"),
 		1, 'the old coordinator\'s COMMIT PREPARED waits at b');
 	$c->kill9($_) for 'a', 'c';
-	is($c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride'"), 0, 'and is not seen');
+	is($c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'"), 0, 'and is not seen');
 	$c->go_back('c', promote => 1);
 	$c->start('a');
 	$c->wait_until(sub { $c->sql('a', 'SELECT count(*) FROM pg_prepared_xacts') eq '0' }, 'a has acted');

@@ -110,7 +110,7 @@ for my $level ('off', 'local', 'remote_write', 'on')
 
 	ok(eval { waits_for_standby($session) }, "synchronous_commit = $level: the decision waits for the standby") or diag($@);
 	sleep 0.5;
-	is($c->sql('b', "SELECT (SELECT count(*) FROM pg_prepared_xacts), (SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride')"),
+	is($c->sql('b', "SELECT (SELECT count(*) FROM pg_prepared_xacts), (SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride')"),
 		'1|0', "synchronous_commit = $level: until then nobody else commits");
 	resume_stream();
 	ok($session->finish->{ok}, "synchronous_commit = $level: then it goes on");
@@ -129,7 +129,7 @@ $c->check_all('with a standby');
 	stop_stream();
 	my $result = $c->try_sql('c', handoff($ride), set => { synchronous_commit => 'off' });
 	is($result->{state}, 'RF016', 'a participant whose standby does not hear of the PREPARE has not prepared') or diag($result->{err});
-	is($c->sql('b', "SELECT count(*) FROM fleet.rides_b WHERE ride_id = '$ride'"), 0, 'nobody commits');
+	is($c->sql('b', "SELECT count(*) FROM fleet.local_rides WHERE ride_id = '$ride'"), 0, 'nobody commits');
 	resume_stream();
 	$c->check_all('a PREPARE that is not on the standby');
 	is($c->where($ride), 'a1', 'the ride stays');

@@ -180,8 +180,8 @@ sub look_sql
 {
 	my ($node) = @_;
 	return <<"SQL";
-SELECT 'ride ' || ride_id, 'live', epoch, hlc::bigint, region, fare::text, false FROM fleet.rides_$node
-UNION ALL SELECT 'vehicle ' || vehicle_id, 'live', epoch, hlc::bigint, region, '', false FROM fleet.vehicles_$node
+SELECT 'ride ' || ride_id, 'live', epoch, hlc::bigint, region, fare::text, false FROM fleet.local_rides
+UNION ALL SELECT 'vehicle ' || vehicle_id, 'live', epoch, hlc::bigint, region, '', false FROM fleet.local_vehicles
 UNION ALL SELECT kind || ' ' || key, CASE WHEN target IS NULL THEN 'grave' ELSE 'gone' END, epoch, hlc::bigint,
 	coalesce(target, '$node'), coalesce(image->>'fare', ''), settled_hlc IS NOT NULL FROM fleet.departures
 SQL
@@ -303,14 +303,14 @@ sub audit
 	for my $node (@order)
 	{
 		my $answer = $self->{sessions}{$node}->run("BEGIN; SET LOCAL lock_timeout = 400;"
-			. " LOCK TABLE fleet.rides_$node, fleet.vehicles_$node IN SHARE MODE", 1);
+			. " LOCK TABLE fleet.local_rides, fleet.local_vehicles IN SHARE MODE", 1);
 		$complete &&= $answer->{state} eq 'done' && !@{ $answer->{errors} };
 		last unless $complete;
 	}
 	for my $node ($complete ? @order : ())
 	{
-		my $rows = $self->{sessions}{$node}->rows("SELECT 'ride ' || ride_id, fare FROM fleet.rides_$node"
-			. " UNION ALL SELECT 'vehicle ' || vehicle_id, 0 FROM fleet.vehicles_$node", 1);
+		my $rows = $self->{sessions}{$node}->rows("SELECT 'ride ' || ride_id, fare FROM fleet.local_rides"
+			. " UNION ALL SELECT 'vehicle ' || vehicle_id, 0 FROM fleet.local_vehicles", 1);
 		$complete &&= $rows;
 		push @rows, map { [ $node, @$_ ] } @{ $rows // [] };
 	}

@@ -86,7 +86,7 @@ sub wrong_rides
 
 	for my $name ($self->members)
 	{
-		for my $row ($self->rows($name, "SELECT ride_id, fare, region FROM fleet.rides_$name"))
+		for my $row ($self->rows($name, "SELECT ride_id, fare, region FROM fleet.local_rides"))
 		{
 			push @{ $places{ $row->[0] } }, $name;
 			$sum += $row->[1];
@@ -125,7 +125,7 @@ sub wrong_log
 	}
 	for my $name ($self->members)
 	{
-		$live{ $_->[0] } = [ $name, $_->[1] ] for $self->rows($name, "SELECT ride_id, epoch FROM fleet.rides_$name");
+		$live{ $_->[0] } = [ $name, $_->[1] ] for $self->rows($name, "SELECT ride_id, epoch FROM fleet.local_rides");
 	}
 	for my $id (sort keys %live)
 	{

@@ -617,7 +617,7 @@ sub places
 	for my $name ($self->members)
 	{
 		push @{ $place{ $_->[0] } }, $name . $_->[1]
-		  for $self->rows($name, "SELECT ${kind}_id, epoch FROM fleet.${kind}s_$name WHERE ${kind}_id IN ($list)");
+		  for $self->rows($name, "SELECT ${kind}_id, epoch FROM fleet.local_${kind}s WHERE ${kind}_id IN ($list)");
 	}
 	return map { join '+', @{ $place{$_} // [] } } @$ids;
 }
