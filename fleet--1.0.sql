@@ -1627,12 +1627,80 @@ COMMENT ON FUNCTION fleet.forget_rows(text, jsonb) IS
 REVOKE EXECUTE ON FUNCTION fleet.forget_rows(text, jsonb) FROM PUBLIC;
 
 CREATE FUNCTION fleet.replica_counters(OUT region text, OUT applied bigint, OUT stale bigint, OUT moved bigint,
-	OUT healed bigint, OUT last_error text) RETURNS SETOF record
+	OUT healed bigint, OUT dead bigint, OUT last_error text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'fleet_replica_counters_sql'
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.replica_counters() IS
-	'by region, since the server started: rows applied, dropped as stale, moved, healed, and the last error of its apply worker';
+	'by region, since the server started: rows applied, dropped as stale, moved, healed, and not to be written; the last error of its apply worker';
+
+CREATE FUNCTION fleet.merge_carefully(region text, until timestamptz) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_replica_merge_carefully'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.merge_carefully(text, timestamptz) IS
+	'has a region''s rows merged one by one for a while: one that cannot be written goes to fleet.dead_letters';
+REVOKE EXECUTE ON FUNCTION fleet.merge_carefully(text, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION fleet.merges_carefully(region text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_replica_merges_carefully'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.merges_carefully(text) IS 'whether a region''s rows are merged one by one at present';
+REVOKE EXECUTE ON FUNCTION fleet.merges_carefully(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.merge_copied(region text, arriving jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	one jsonb;
+BEGIN
+	PERFORM fleet.merge_rows(region, arriving);
+EXCEPTION WHEN OTHERS THEN
+	FOR one IN SELECT * FROM jsonb_array_elements(arriving) LOOP
+		BEGIN
+			PERFORM fleet.merge_rows(region, jsonb_build_array(one));
+		EXCEPTION WHEN OTHERS THEN
+			INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
+				VALUES ('replica', merge_copied.region, sqlstate, sqlerrm, one);
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.merge_copied(text, jsonb) IS 'internal: as fleet.merge_rows; a row that cannot be written goes to fleet.dead_letters';
+REVOKE EXECUTE ON FUNCTION fleet.merge_copied(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.retry_merge(max_letters integer DEFAULT 1000, ids bigint[] DEFAULT NULL,
+	OUT resolved integer, OUT failed integer)
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	letter fleet.dead_letters;
+BEGIN
+	resolved := 0;
+	failed := 0;
+	FOR letter IN SELECT * FROM fleet.dead_letters AS l
+		WHERE l.origin = 'replica' AND l.resolved_at IS NULL AND (retry_merge.ids IS NULL OR l.id = ANY (retry_merge.ids))
+		ORDER BY l.id LIMIT max_letters FOR UPDATE SKIP LOCKED
+	LOOP
+		BEGIN
+			-- By version, so a row that has changed since is not set back.
+			PERFORM fleet.merge_rows('', jsonb_build_array(letter.change));
+			UPDATE fleet.dead_letters AS l SET attempts = l.attempts + 1, tried_at = clock_timestamp(), resolved_at = clock_timestamp()
+				WHERE l.id = letter.id;
+			resolved := resolved + 1;
+		EXCEPTION WHEN OTHERS THEN
+			UPDATE fleet.dead_letters AS l SET attempts = l.attempts + 1, tried_at = clock_timestamp(),
+					reason_sqlstate = sqlstate, reason_message = sqlerrm
+				WHERE l.id = letter.id;
+			failed := failed + 1;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.retry_merge(integer, bigint[]) IS
+	'on a replica: merges again what could not be written (fleet.dead_letters of origin "replica")';
+REVOKE EXECUTE ON FUNCTION fleet.retry_merge(integer, bigint[]) FROM PUBLIC;
 
 CREATE FUNCTION fleet.slot_name(replica text, region text) RETURNS name
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -1987,7 +2055,7 @@ BEGIN
 		|| ' WITH (create_slot = false, slot_name = %L, copy_data = false, binary = true)',
 		'fleet_' || region, fleet.source_conninfo(region), fleet.slot_name(fleet.node_name(), region));
 	UPDATE fleet.replica_sources AS s SET state = 'streaming', copy_stage = 0, copy_after = NULL,
-			errors = (SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || start_stream.region)
+			errors = fleet.apply_errors(start_stream.region)
 		WHERE s.region = start_stream.region;
 END
 $$;
@@ -2007,7 +2075,7 @@ DECLARE
 	extra jsonb;
 	now_there bigint;
 BEGIN
-	PERFORM fleet.merge_rows(region, fetched);
+	PERFORM fleet.merge_copied(region, fetched);
 	-- Rows that the region should have between these keys, and does not.
 	extra := CASE s.copy_stage
 		WHEN 3 THEN (SELECT jsonb_agg(jsonb_build_object('kind', 'vehicle', 'key', v.vehicle_id, 'epoch', v.epoch, 'hlc', v.hlc::bigint))
@@ -2039,6 +2107,15 @@ $$;
 COMMENT ON FUNCTION fleet.copy_batch(text) IS 'internal: copies the next rows of a region through the merge rule';
 REVOKE EXECUTE ON FUNCTION fleet.copy_batch(text) FROM PUBLIC;
 
+CREATE FUNCTION fleet.apply_errors(region text) RETURNS bigint
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE((SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || region), 0);
+END;
+COMMENT ON FUNCTION fleet.apply_errors(text) IS 'internal: how often the apply worker of a region has failed';
+REVOKE EXECUTE ON FUNCTION fleet.apply_errors(text) FROM PUBLIC;
+
 CREATE FUNCTION fleet.stream_problem(s fleet.replica_sources, beat jsonb) RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -2051,8 +2128,7 @@ BEGIN
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
 		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region) THEN 'the subscription is gone'
-		WHEN (SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || s.region) >= s.errors + 2
-			THEN 'the apply worker fails again and again'
+		WHEN fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
 $$;
@@ -2078,14 +2154,17 @@ BEGIN
 			WHERE r.region = s.region;
 		RETURN;
 	END IF;
+	-- A worker that failed fails on the same row again, unless it goes round it.
+	IF fleet.apply_errors(s.region) > s.errors AND NOT fleet.merges_carefully(s.region) THEN
+		PERFORM fleet.merge_carefully(s.region, clock_timestamp() + interval '1 minute');
+	END IF;
 	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region AND NOT p.subenabled) THEN
 		RAISE LOG 'fleet: the subscription to region "%" was disabled, enabling it', s.region;
 		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', 'fleet_' || s.region);
 	END IF;
 	UPDATE fleet.replica_sources AS r SET failures = 0, acknowledged = seen, said = r.acknowledged,
 			complete_at = CASE WHEN seen::bigint >= r.complete_at::bigint THEN NULL ELSE r.complete_at END,
-			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN
-				(SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || s.region) ELSE r.errors END,
+			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN fleet.apply_errors(s.region) ELSE r.errors END,
 			stale_since = CASE WHEN fresh AND (r.complete_at IS NULL OR seen::bigint >= r.complete_at::bigint) THEN NULL
 				ELSE COALESCE(r.stale_since, clock_timestamp()) END,
 			retained_bytes = (beat->'slot'->>'retained')::bigint, wal_status = beat->'slot'->>'wal_status'
@@ -2095,6 +2174,27 @@ $$;
 COMMENT ON FUNCTION fleet.watch_stream(fleet.replica_sources, jsonb) IS
 	'internal: sees whether what a region sends arrives, and begins anew where it does not';
 REVOKE EXECUTE ON FUNCTION fleet.watch_stream(fleet.replica_sources, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.leave_region(s fleet.replica_sources) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF s.complete_at IS NULL OR s.state = 'streaming' THEN
+		PERFORM fleet.drop_subscription(s.region);
+		UPDATE fleet.replica_sources AS r SET state = 'joining', complete_at = fleet.hlc_now() WHERE r.region = s.region;
+	ELSIF NOT EXISTS (SELECT FROM fleet.map_regions) OR fleet.global_watermark()::bigint > s.complete_at::bigint THEN
+		-- It owned nothing when it left.  What has gone elsewhere is known to be there by now; the rest was deleted.
+		PERFORM fleet.forget_rows(s.region, (SELECT COALESCE(jsonb_agg(x), '[]') FROM (
+			SELECT 'ride' AS kind, r.ride_id AS key, r.epoch, r.hlc::bigint AS hlc FROM fleet.local_rides AS r WHERE r.region = s.region
+			UNION ALL SELECT 'vehicle', v.vehicle_id, v.epoch, v.hlc::bigint FROM fleet.local_vehicles AS v WHERE v.region = s.region) AS x));
+		DELETE FROM fleet.replica_sources AS r WHERE r.region = s.region;
+		DELETE FROM fleet.heartbeat AS h WHERE h.region = s.region;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.leave_region(fleet.replica_sources) IS 'internal: a region has left the map';
+REVOKE EXECUTE ON FUNCTION fleet.leave_region(fleet.replica_sources) FROM PUBLIC;
 
 CREATE FUNCTION fleet.follow_region(region text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -2107,10 +2207,11 @@ DECLARE
 	waits_for text;
 BEGIN
 	IF NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = follow_region.region) THEN
-		PERFORM fleet.drop_subscription(region);
-		DELETE FROM fleet.replica_sources AS r WHERE r.region = follow_region.region;
-		DELETE FROM fleet.heartbeat AS h WHERE h.region = follow_region.region;
+		PERFORM fleet.leave_region(s);
 		RETURN false;
+	ELSIF s IS NULL THEN		-- restored from a dump
+		INSERT INTO fleet.replica_sources (region) VALUES (follow_region.region);
+		RETURN true;
 	ELSIF s.state = 'copying' THEN
 		RETURN fleet.copy_batch(region);
 	ELSIF s.next_try > clock_timestamp() THEN
@@ -2169,7 +2270,7 @@ CREATE VIEW fleet.replica_status AS
 			THEN h.lag_ms ELSE extract(epoch FROM clock_timestamp() - fleet.hlc_physical(h.beat)) * 1000 END AS lag_ms,
 		s.retained_bytes, s.wal_status, s.stale_since, COALESCE(c.last_error, s.last_error) AS last_error,
 		COALESCE(c.applied, 0) AS applied, COALESCE(c.stale, 0) AS stale, COALESCE(c.moved, 0) AS moved,
-		COALESCE(c.healed, 0) AS healed, s.copied, s.repairs
+		COALESCE(c.healed, 0) AS healed, COALESCE(c.dead, 0) AS dead, s.copied, s.repairs
 	FROM fleet.replica_sources AS s
 		LEFT JOIN fleet.heartbeat AS h ON h.region = s.region
 		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.subname = 'fleet_' || s.region AND p.relid IS NULL

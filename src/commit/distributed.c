@@ -74,6 +74,12 @@ name_transaction(FleetDtx *d)
 {
 	const FleetRegionMap *map = fleet_region_map_member();
 
+	/* A participant in doubt finds its coordinator on the map, by its region. */
+	if (map->own == NULL)
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_NOT_WRITABLE),
+				 errmsg("node \"%s\" is a replica and coordinates nothing", map->node),
+				 errhint("Call the node of a region.")));
 	strlcpy(d->gid.node, map->node, sizeof(d->gid.node));
 	strlcpy(d->gid.incarnation, fleet_region_incarnation(), sizeof(d->gid.incarnation));
 	d->gid.fxid = U64FromFullTransactionId(GetTopFullTransactionId());

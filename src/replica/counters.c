@@ -6,8 +6,8 @@
  * The apply workers of logical replication keep no such counts, and say what went
  * wrong in the server's log only.  So the merge rule counts here, in
  * shared memory, and the last error of each worker is caught on its way to the
- * log.  A slot belongs to a region of a database for good; all is zero after a
- * restart.
+ * log.  For a while after an error rows are merged with more care (trigger.c).  A
+ * slot belongs to a region of a database for good; all is zero after a restart.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -26,6 +26,7 @@
 #include "replication/worker_internal.h"
 #include "storage/lwlock.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "base/shmem.h"
@@ -33,6 +34,8 @@
 #include "replica/replica.h"
 
 PG_FUNCTION_INFO_V1(fleet_replica_counters_sql);
+PG_FUNCTION_INFO_V1(fleet_replica_merge_carefully);
+PG_FUNCTION_INFO_V1(fleet_replica_merges_carefully);
 
 /* Regions, over all databases of the server.  More are not counted. */
 #define COUNTER_SLOTS 256
@@ -43,6 +46,7 @@ typedef struct CounterSlot
 	Oid			database;		/* InvalidOid = free */
 	char		region[NAMEDATALEN];
 	pg_atomic_uint64 counts[FLEET_MERGE_RESULTS];
+	pg_atomic_uint64 careful_until; /* a TimestampTz */
 	char		last_error[ERROR_LENGTH];	/* protected by the lock */
 } CounterSlot;
 
@@ -64,8 +68,11 @@ init_shared(void *area)
 	memset(s, 0, sizeof(CounterShared));
 	fleet_base_shmem_init_lock(&s->lock, "FleetReplicaCounters");
 	for (int i = 0; i < COUNTER_SLOTS; i++)
+	{
 		for (int j = 0; j < FLEET_MERGE_RESULTS; j++)
 			pg_atomic_init_u64(&s->slots[i].counts[j], 0);
+		pg_atomic_init_u64(&s->slots[i].careful_until, 0);
+	}
 }
 
 /* The slot of a region, or NULL where all are taken.  Lock held exclusively. */
@@ -88,9 +95,9 @@ find_slot(const char *region)
 	return NULL;
 }
 
-/* Count a row that a region sent. */
-void
-fleet_replica_count(const char *region, FleetMergeResult result)
+/* The slot of a region, which is kept for the next call; NULL where all are taken. */
+static CounterSlot *
+slot_of(const char *region)
 {
 	fleet_base_require_loaded();
 	if (mine == NULL || strcmp(mine->region, region) != 0)
@@ -99,8 +106,45 @@ fleet_replica_count(const char *region, FleetMergeResult result)
 		mine = find_slot(region);
 		LWLockRelease(&shared->lock);
 	}
-	if (mine != NULL)
-		(void) pg_atomic_fetch_add_u64(&mine->counts[result], 1);
+	return mine;
+}
+
+/* Count a row that a region sent. */
+void
+fleet_replica_count(const char *region, FleetMergeResult result)
+{
+	CounterSlot *slot = slot_of(region);
+
+	if (slot != NULL)
+		(void) pg_atomic_fetch_add_u64(&slot->counts[result], 1);
+}
+
+/* Are the rows of a region merged one by one, since there was an error a while ago? */
+bool
+fleet_replica_is_careful(const char *region)
+{
+	CounterSlot *slot = slot_of(region);
+	uint64		until = slot != NULL ? pg_atomic_read_u64(&slot->careful_until) : 0;
+
+	return until != 0 && GetCurrentTimestamp() < (TimestampTz) until;
+}
+
+/* fleet.merge_carefully(region, until) */
+Datum
+fleet_replica_merge_carefully(PG_FUNCTION_ARGS)
+{
+	CounterSlot *slot = slot_of(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (slot != NULL)
+		pg_atomic_write_u64(&slot->careful_until, (uint64) PG_GETARG_TIMESTAMPTZ(1));
+	PG_RETURN_VOID();
+}
+
+/* fleet.merges_carefully(region) */
+Datum
+fleet_replica_merges_carefully(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(fleet_replica_is_careful(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
 /*

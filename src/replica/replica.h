@@ -20,20 +20,20 @@ typedef enum FleetMergeResult
 	FLEET_MERGE_APPLIED,		/* it is newer than what was here */
 	FLEET_MERGE_STALE,			/* it is not */
 	FLEET_MERGE_MOVED,			/* the same, and the row is in another region now */
-	FLEET_MERGE_HEALED			/* what was here cannot have been: it was put right */
+	FLEET_MERGE_HEALED,			/* what was here cannot have been: it was put right */
+	FLEET_MERGE_DEAD			/* it could not be written, and is in fleet.dead_letters */
 } FleetMergeResult;
 
-#define FLEET_MERGE_RESULTS 4
-
-extern void fleet_replica_init(void);
+#define FLEET_MERGE_RESULTS 5
 
 /* ---- counters.c ---- */
 
 extern void fleet_replica_counters_init(void);
 extern void fleet_replica_count(const char *region, FleetMergeResult result);
+extern bool fleet_replica_is_careful(const char *region);
 
 /* ---- worker.c ---- */
 
-extern void fleet_replica_worker_init(void);
+extern void fleet_replica_init(void);
 
 #endif							/* FLEET_REPLICA_REPLICA_H */

@@ -81,7 +81,7 @@ static FleetPlan beat_plan = {
 	3, {TEXTOID, INT8OID, INT8OID}
 };
 static FleetPlan sources_plan = {
-	"SELECT region FROM fleet.replica_sources ORDER BY region"
+	"SELECT region FROM fleet.replica_sources UNION SELECT name FROM fleet.map_regions ORDER BY 1"
 };
 static FleetPlan follow_plan = {
 	"SELECT fleet.follow_region($1)", 1, {TEXTOID}
@@ -312,8 +312,9 @@ run_replica_steps(MemoryContext context)
 }
 
 void
-fleet_replica_worker_init(void)
+fleet_replica_init(void)
 {
+	fleet_replica_counters_init();
 	DefineCustomIntVariable("fleet.heartbeat_interval",
 							"Time between two heartbeats that a region sends to its replicas.",
 							"Lower it where the replica's lag and watermark have to be known more exactly, at the price of idle work.",
