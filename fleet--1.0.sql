@@ -13,6 +13,7 @@
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
 --   track     position reports
+--   decode    the change stream
 --   verify    the invariants, checked
 --
 -- CREATE EXTENSION sets search_path to this schema and PostGIS'.  Every function
@@ -2489,6 +2490,216 @@ CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at tim
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.report_fix(text, float8, float8, timestamptz, float8, float8, float8, float8, float8, fleet.vehicle_status) IS
 	'one position report of a vehicle of this region; newest wins; hands it off with its open ride when it has crossed a border';
+
+-- ---------------------------------------------------------------------------
+-- decode: the change stream
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE fleet.dead_letters (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	origin text NOT NULL,
+	region text,
+	reason_sqlstate text NOT NULL,
+	reason_message text NOT NULL,
+	change jsonb NOT NULL,
+	attempts integer NOT NULL DEFAULT 1,
+	tried_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	resolved_at timestamptz
+);
+CREATE INDEX dead_letters_open ON fleet.dead_letters (origin, id) WHERE resolved_at IS NULL;
+COMMENT ON TABLE fleet.dead_letters IS 'changes that could not be taken, with the reason; kept until somebody removes them';
+COMMENT ON COLUMN fleet.dead_letters.origin IS 'who could not take it: a consumer''s function, or "replica"';
+COMMENT ON COLUMN fleet.dead_letters.region IS 'where the change was made';
+COMMENT ON COLUMN fleet.dead_letters.change IS 'the change: of a consumer, the event as it was given to the function';
+COMMENT ON COLUMN fleet.dead_letters.resolved_at IS 'when a later attempt succeeded, null = it has not';
+SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters_id_seq', '');
+
+-- Not dumped: its locations mean nothing on another server.
+CREATE TABLE fleet.consumers (
+	slot name PRIMARY KEY,
+	done pg_lsn NOT NULL DEFAULT '0/0',
+	by_xid xid8,
+	at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE fleet.consumers IS 'how far fleet.consume has taken each slot';
+COMMENT ON COLUMN fleet.consumers.done IS 'end of the last transaction whose changes were taken';
+COMMENT ON COLUMN fleet.consumers.by_xid IS 'the transaction that wrote this row';
+
+CREATE FUNCTION fleet.create_change_stream(slot name, temporary boolean DEFAULT false) RETURNS pg_lsn
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	libraries text := current_setting('output_plugin_libraries', true);		-- null in older servers
+BEGIN
+	IF NOT regexp_split_to_array(translate(libraries, '" ', ''), ',') && ARRAY['fleet', '*'] THEN
+		RAISE EXCEPTION 'this server does not allow "fleet" as an output plugin'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = format('Setting output_plugin_libraries is "%s".', libraries),
+			HINT = format('Add this line to postgresql.conf and reload: output_plugin_libraries = ''%s''',
+				concat_ws(', ', NULLIF(libraries, ''), 'fleet'));
+	END IF;
+	RETURN (SELECT s.lsn FROM pg_create_logical_replication_slot(slot, 'fleet', temporary) AS s);
+END
+$$;
+COMMENT ON FUNCTION fleet.create_change_stream(name, boolean) IS
+	'a replication slot that gives this node''s changes as JSON from now on; says what the server lacks';
+REVOKE EXECUTE ON FUNCTION fleet.create_change_stream(name, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drop_change_stream(slot name) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM pg_drop_replication_slot(slot);
+	DELETE FROM fleet.consumers AS c WHERE c.slot = drop_change_stream.slot;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_change_stream(name) IS 'drops a slot, and what fleet.consume knows of it';
+REVOKE EXECUTE ON FUNCTION fleet.drop_change_stream(name) FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_old_images(enabled boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	part text;
+BEGIN
+	IF fleet.own_region() IS NULL THEN
+		RAISE EXCEPTION 'this node owns no region'
+			USING ERRCODE = 'RF004', HINT = 'Call it on the node of a region.';
+	END IF;
+	FOREACH part IN ARRAY ARRAY['local_vehicles', 'local_rides'] LOOP
+		EXECUTE format('ALTER TABLE fleet.%I REPLICA IDENTITY %s', part, CASE WHEN enabled THEN 'FULL' ELSE 'DEFAULT' END);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.set_old_images(boolean) IS
+	'whether this node writes whole old rows to the WAL, for change streams that show old images or what was changed';
+REVOKE EXECUTE ON FUNCTION fleet.set_old_images(boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.check_consumer(consumer regproc) RETURNS void
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = consumer AND p.prokind = 'f' AND NOT p.proretset
+			AND p.pronargs >= 1 AND p.proargtypes[0] = 'jsonb'::regtype AND p.pronargs - p.pronargdefaults <= 1) THEN
+		RAISE EXCEPTION '% cannot consume changes', consumer
+			USING ERRCODE = 'invalid_function_definition', DETAIL = 'A consumer is a function with one argument of type jsonb.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_consumer(regproc) IS 'internal: raises an error where this cannot be called with a change';
+
+CREATE FUNCTION fleet.try_change(consumer regproc, change jsonb, OUT failed boolean, OUT state text, OUT message text)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- A cancel is not caught: then nothing of the batch was done.
+	EXECUTE format('SELECT %s($1)', consumer) USING change;
+	failed := false;
+EXCEPTION WHEN OTHERS OR assert_failure THEN
+	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT;
+	failed := true;
+END
+$$;
+COMMENT ON FUNCTION fleet.try_change(regproc, jsonb) IS 'internal: calls a consumer in a subtransaction; says how that went';
+
+CREATE FUNCTION fleet.consume(slot name, consumer regproc, max_changes integer DEFAULT 1000, options text[] DEFAULT '{}',
+	OUT changes integer, OUT dead integer)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	progress fleet.consumers;
+	upto pg_lsn := pg_current_wal_flush_lsn();
+	row_lsn pg_lsn;
+	event jsonb;
+	result record;
+	data text;
+BEGIN
+	PERFORM fleet.check_consumer(consumer);
+	changes := 0;
+	dead := 0;
+	INSERT INTO fleet.consumers (slot) VALUES (consume.slot) ON CONFLICT DO NOTHING;
+	SELECT * INTO progress FROM fleet.consumers AS c WHERE c.slot = consume.slot FOR UPDATE;
+	IF progress.by_xid = pg_current_xact_id() THEN
+		RAISE EXCEPTION 'slot "%" was consumed in this transaction already', slot
+			USING ERRCODE = 'active_sql_transaction', DETAIL = 'The slot moves on when what was taken is committed.',
+			HINT = 'Commit between two calls.';
+	ELSIF progress.done > pg_current_wal_insert_lsn() THEN
+		progress.done := '0/0';		-- of another server
+	END IF;
+	-- The slot gives up what earlier calls have taken: they are committed, and, by this, flushed.
+	IF current_setting('synchronous_commit') = 'off' THEN
+		PERFORM set_config('synchronous_commit', 'local', true);
+	END IF;
+	IF EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.slot_name = slot AND s.confirmed_flush_lsn < progress.done) THEN
+		PERFORM pg_replication_slot_advance(slot, progress.done);
+	END IF;
+	FOR data IN SELECT p.data FROM pg_logical_slot_peek_changes(slot, NULL, max_changes,
+		VARIADIC options || ARRAY['include_lsn', 'true']) AS p
+	LOOP
+		row_lsn := substring(data FROM '"commit_lsn":"([0-9A-F/]+)"');
+		CONTINUE WHEN row_lsn <= progress.done;
+		event := data::jsonb - 'commit_lsn';
+		result := fleet.try_change(consumer, event);
+		changes := changes + 1;
+		IF result.failed THEN
+			dead := dead + 1;
+			INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
+				VALUES (consumer, split_part(event->>'id', ':', 1), result.state, result.message, event);
+		END IF;
+	END LOOP;
+	-- Where there was nothing for it the slot moves on as well, but not for each record of others.
+	IF changes > 0 OR upto - progress.done > 16 * 1024 * 1024 THEN
+		UPDATE fleet.consumers AS c SET done = GREATEST(CASE WHEN changes > 0 THEN row_lsn ELSE upto END, progress.done),
+				by_xid = pg_current_xact_id(), at = clock_timestamp()
+			WHERE c.slot = consume.slot;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.consume(name, regproc, integer, text[]) IS
+	'gives the changes of a slot to a function, each once; those that it fails on go to fleet.dead_letters; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.consume(name, regproc, integer, text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.retry_dead_letters(consumer regproc, max_letters integer DEFAULT 1000, ids bigint[] DEFAULT NULL,
+	OUT resolved integer, OUT failed integer)
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	letter fleet.dead_letters;
+	result record;
+BEGIN
+	PERFORM fleet.check_consumer(consumer);
+	resolved := 0;
+	failed := 0;
+	FOR letter IN SELECT * FROM fleet.dead_letters AS l
+		WHERE l.origin = consumer::text AND l.resolved_at IS NULL AND (retry_dead_letters.ids IS NULL OR l.id = ANY (retry_dead_letters.ids))
+		ORDER BY l.id LIMIT max_letters FOR UPDATE SKIP LOCKED
+	LOOP
+		result := fleet.try_change(consumer, letter.change);
+		UPDATE fleet.dead_letters AS l SET attempts = l.attempts + 1, tried_at = clock_timestamp(),
+				resolved_at = CASE WHEN NOT result.failed THEN clock_timestamp() END,
+				reason_sqlstate = COALESCE(result.state, l.reason_sqlstate),
+				reason_message = COALESCE(result.message, l.reason_message)
+			WHERE l.id = letter.id;
+		IF result.failed THEN
+			failed := failed + 1;
+		ELSE
+			resolved := resolved + 1;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.retry_dead_letters(regproc, integer, bigint[]) IS
+	'gives a consumer''s dead letters to it again, in their order; returns how many it could take now';
+REVOKE EXECUTE ON FUNCTION fleet.retry_dead_letters(regproc, integer, bigint[]) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- verify: the invariants, checked

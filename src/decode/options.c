@@ -31,7 +31,8 @@ raise_bad_value(const DefElem *option, const char *value, const char *allowed)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid value for option \"%s\": \"%s\"", option->defname, value),
-			 errdetail("Allowed are: %s.", allowed)));
+			 errdetail("Allowed are: %s.", allowed),
+			 errhint("docs/change-stream.md describes the options.")));
 }
 
 /* The value, which the option must have. */
