@@ -2129,7 +2129,7 @@ BEGIN
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
 		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region) THEN 'the subscription is gone'
-		WHEN fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
+		WHEN fleet.merges_carefully(s.region) AND fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
 $$;
@@ -2158,6 +2158,7 @@ BEGIN
 	-- A worker that failed fails on the same row again, unless it goes round it.
 	IF fleet.apply_errors(s.region) > s.errors AND NOT fleet.merges_carefully(s.region) THEN
 		PERFORM fleet.merge_carefully(s.region, clock_timestamp() + interval '1 minute');
+		s.errors := fleet.apply_errors(s.region);
 	END IF;
 	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region AND NOT p.subenabled) THEN
 		RAISE LOG 'fleet: the subscription to region "%" was disabled, enabling it', s.region;
@@ -2165,7 +2166,7 @@ BEGIN
 	END IF;
 	UPDATE fleet.replica_sources AS r SET failures = 0, acknowledged = seen, said = r.acknowledged,
 			complete_at = CASE WHEN seen::bigint >= r.complete_at::bigint THEN NULL ELSE r.complete_at END,
-			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN fleet.apply_errors(s.region) ELSE r.errors END,
+			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN fleet.apply_errors(s.region) ELSE s.errors END,
 			stale_since = CASE WHEN fresh AND (r.complete_at IS NULL OR seen::bigint >= r.complete_at::bigint) THEN NULL
 				ELSE COALESCE(r.stale_since, clock_timestamp()) END,
 			retained_bytes = (beat->'slot'->>'retained')::bigint, wal_status = beat->'slot'->>'wal_status'
