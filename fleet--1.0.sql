@@ -11,6 +11,7 @@
 --   handoff   rides and vehicles, their life cycle, departures, the handoff
 --   commit    decisions, the resolver, what is in doubt
 --   region    changing the map (after commit, which it uses)
+--   replica   replicas of all regions, fed by logical replication
 --   track     position reports
 --   verify    the invariants, checked
 --
@@ -288,11 +289,12 @@ CREATE FUNCTION fleet.parse_conninfo(conninfo text) RETURNS TABLE (keyword text,
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION fleet.parse_conninfo(text) IS 'the options of a libpq connection string';
 
-CREATE FUNCTION fleet.ask(region text, query text) RETURNS text
+CREATE FUNCTION fleet.ask(region text, query text, timeout_ms integer DEFAULT 60000) RETURNS text
 	AS 'MODULE_PATHNAME', 'fleet_remote_ask'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION fleet.ask(text, text) IS 'runs a query on the node of a region as fleet_node: first column of the first row';
-REVOKE EXECUTE ON FUNCTION fleet.ask(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION fleet.ask(text, text, integer) IS
+	'runs a query on the node of a region, or on a replica, as fleet_node: first column of the first row';
+REVOKE EXECUTE ON FUNCTION fleet.ask(text, text, integer) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- region: identity, the region map, where a place is
@@ -324,6 +326,11 @@ CREATE TABLE fleet.map_regions (
 COMMENT ON TABLE fleet.map_regions IS 'the region map, the same on all nodes';
 COMMENT ON COLUMN fleet.map_regions.capacity IS 'open rides that the region takes by handoff; null = no limit';
 
+CREATE TABLE fleet.map_replicas (
+	name text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,47}$')
+);
+COMMENT ON TABLE fleet.map_replicas IS 'the replicas that follow the regions of the map, by their nodes'' names; the same on all nodes';
+
 CREATE TABLE fleet.map_log (
 	version bigint NOT NULL,
 	change text NOT NULL,
@@ -336,6 +343,7 @@ COMMENT ON TABLE fleet.map_log IS 'every change of the region map that this node
 SELECT pg_catalog.pg_extension_config_dump('fleet.node', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.map', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.map_regions', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.map_replicas', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.map_log', '');
 
 CREATE FUNCTION fleet.node_name() RETURNS text
@@ -779,11 +787,11 @@ BEGIN
 		EXECUTE format('DELETE FROM fleet.%I WHERE %I = $1 AND epoch < $2', 'local_' || a.kind || 's', a.kind || '_id')
 			USING a.key, a.epoch;
 		CONTINUE WHEN fleet.whereabouts(a.kind, a.key) = 'LIVE';
-		INSERT INTO fleet.departures AS d (kind, key, epoch, target, hlc, image, dtxid)
+		-- Not an upsert: who follows this table is sent its inserts only.
+		DELETE FROM fleet.departures AS d WHERE d.kind = a.kind AND d.key = a.key AND (d.epoch < a.epoch OR d.target IS NULL);
+		INSERT INTO fleet.departures (kind, key, epoch, target, hlc, image, dtxid)
 			VALUES (a.kind, a.key, a.epoch, a.target, a.hlc::fleet.hlc, a.image, depart_again.dtxid)
-			ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = excluded.target,
-				hlc = excluded.hlc, image = excluded.image, dtxid = excluded.dtxid, settled_hlc = NULL
-				WHERE d.epoch < excluded.epoch OR d.target IS NULL;
+			ON CONFLICT (kind, key) DO NOTHING;
 	END LOOP;
 	INSERT INTO fleet.handoff_log (ride_id, vehicle_id, source, target, epoch, hlc, dtxid, status)
 		SELECT CASE WHEN r.kind = 'ride' THEN r.key END,
@@ -1110,6 +1118,7 @@ BEGIN
 		WHERE w.fdwname = 'postgres_fdw'
 			AND obj_description(s.oid, 'pg_foreign_server') = 'node of a region of fleet'
 			AND NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE 'fleet_' || m.name = s.srvname)
+			AND NOT EXISTS (SELECT FROM fleet.map_replicas AS m WHERE 'fleet_' || m.name = s.srvname)
 			AND NOT EXISTS (SELECT FROM fleet.decisions AS d WHERE 'fleet_' || d.region = s.srvname)
 			AND NOT EXISTS (SELECT FROM pg_foreign_table AS t WHERE t.ftserver = s.oid)
 	LOOP
@@ -1120,6 +1129,19 @@ $$;
 COMMENT ON FUNCTION fleet.drop_leftover_servers() IS
 	'internal: drops the servers of regions that have left the map, once their nodes have confirmed';
 REVOKE EXECUTE ON FUNCTION fleet.drop_leftover_servers() FROM PUBLIC;
+
+CREATE FUNCTION fleet.map_replicas() RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE(jsonb_agg(jsonb_build_object('name', r.name,
+		'server', to_jsonb(s.srvoptions), 'mapping', to_jsonb(u.umoptions)) ORDER BY r.name), '[]')
+	FROM fleet.map_replicas AS r
+		JOIN pg_catalog.pg_foreign_server AS s ON s.srvname = 'fleet_' || r.name
+		JOIN pg_catalog.pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0;
+END;
+COMMENT ON FUNCTION fleet.map_replicas() IS 'internal: the replicas of the map, with how to reach each';
+REVOKE EXECUTE ON FUNCTION fleet.map_replicas() FROM PUBLIC;
 
 CREATE FUNCTION fleet.map_payload(region text) RETURNS jsonb
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
@@ -1134,11 +1156,48 @@ BEGIN ATOMIC
 			FROM fleet.map_regions AS r
 				JOIN pg_catalog.pg_foreign_server AS s ON s.srvname = 'fleet_' || r.name
 				JOIN pg_catalog.pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0
-			WHERE EXISTS (SELECT FROM fleet.map_regions AS x WHERE x.name = map_payload.region)), '[]'))
+			WHERE EXISTS (SELECT FROM fleet.map_regions AS x WHERE x.name = map_payload.region)), '[]'),
+		'replicas', fleet.map_replicas())
 	FROM fleet.map AS m;
 END;
 COMMENT ON FUNCTION fleet.map_payload(text) IS 'internal: the region map as it is sent to the node of a region, with how to reach each node';
 REVOKE EXECUTE ON FUNCTION fleet.map_payload(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.require_server(name text, server text[], mapping text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- The one that fleet.add_region made here is there; one that was left may lead elsewhere.
+	IF NOT EXISTS (SELECT FROM pg_foreign_server AS s JOIN pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0
+			WHERE s.srvname = 'fleet_' || require_server.name AND s.srvoptions = require_server.server
+				AND u.umoptions = require_server.mapping) THEN
+		PERFORM fleet.create_server(name, server, mapping);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.require_server(text, text[], text[]) IS 'internal: the foreign server of a node, made if it is not there';
+REVOKE EXECUTE ON FUNCTION fleet.require_server(text, text[], text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.apply_replicas(replicas jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	r record;
+BEGIN
+	-- The server of one that leaves goes with the resolver's next round.
+	DELETE FROM fleet.map_replicas AS m
+		WHERE NOT replicas @> jsonb_build_array(jsonb_build_object('name', m.name));
+	FOR r IN SELECT * FROM jsonb_to_recordset(replicas) AS x(name text, server text[], mapping text[]) LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_replicas AS m WHERE m.name = r.name);
+		PERFORM fleet.require_server(r.name, r.server, r.mapping);
+		INSERT INTO fleet.map_replicas (name) VALUES (r.name);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.apply_replicas(jsonb) IS 'internal: makes the replicas on this node''s map the given ones';
+REVOKE EXECUTE ON FUNCTION fleet.apply_replicas(jsonb) FROM PUBLIC;
 
 CREATE FUNCTION fleet.apply_map(dtxid text, map jsonb, redo boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
@@ -1178,13 +1237,10 @@ BEGIN
 	END LOOP;
 	FOR r IN SELECT * FROM jsonb_to_recordset(map->'regions') AS x(name text, node text, server text[], mapping text[]) LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = r.name);
-		-- The one that fleet.add_region made here is there; one that was left may lead elsewhere.
-		IF NOT EXISTS (SELECT FROM pg_foreign_server AS s JOIN pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0
-				WHERE s.srvname = 'fleet_' || r.name AND s.srvoptions = r.server AND u.umoptions = r.mapping) THEN
-			PERFORM fleet.create_server(r.name, r.server, r.mapping);
-		END IF;
+		PERFORM fleet.require_server(r.name, r.server, r.mapping);
 		PERFORM fleet.create_partitions(r.name, r.node = (SELECT n.name FROM fleet.node AS n));
 	END LOOP;
+	PERFORM fleet.apply_replicas(CASE WHEN leaving THEN '[]' ELSE map->'replicas' END);
 	INSERT INTO fleet.map_regions AS m
 		SELECT x.* FROM jsonb_populate_recordset(NULL::fleet.map_regions, map->'regions') AS x
 		ON CONFLICT (name) DO UPDATE SET node = excluded.node, capacity = excluded.capacity, geofence = excluded.geofence;
@@ -1240,7 +1296,7 @@ COMMENT ON FUNCTION fleet.redo(text, jsonb) IS
 REVOKE EXECUTE ON FUNCTION fleet.redo(text, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.redo(text, jsonb) TO fleet_node;
 
-CREATE FUNCTION fleet.change_map(change text, regions jsonb) RETURNS bigint
+CREATE FUNCTION fleet.change_map(change text, regions jsonb, replicas jsonb DEFAULT fleet.map_replicas()) RETURNS bigint
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1249,7 +1305,7 @@ DECLARE
 	peers text[] := ARRAY(SELECT m.name FROM fleet.map_regions AS m UNION SELECT r->>'name' FROM jsonb_array_elements(regions) AS r);
 	own_node text := fleet.node_name();
 	map jsonb := jsonb_build_object('id', COALESCE((SELECT m.id FROM fleet.map AS m), gen_random_uuid()),
-		'version', new_version, 'change', change);
+		'version', new_version, 'change', change, 'replicas', replicas);
 	dtxid text;
 	peer text;
 BEGIN
@@ -1266,8 +1322,8 @@ BEGIN
 	RETURN new_version;
 END
 $$;
-COMMENT ON FUNCTION fleet.change_map(text, jsonb) IS 'internal: applies a region map on all nodes, in this transaction';
-REVOKE EXECUTE ON FUNCTION fleet.change_map(text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION fleet.change_map(text, jsonb, jsonb) IS 'internal: applies a region map on all regions'' nodes, in this transaction';
+REVOKE EXECUTE ON FUNCTION fleet.change_map(text, jsonb, jsonb) FROM PUBLIC;
 
 CREATE FUNCTION fleet.begin_map_change() RETURNS jsonb
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -1314,27 +1370,29 @@ $$;
 COMMENT ON FUNCTION fleet.check_geofence(text, geometry) IS 'raises an error where this cannot be the geofence of the region';
 REVOKE EXECUTE ON FUNCTION fleet.check_geofence(text, geometry) FROM PUBLIC;
 
-CREATE FUNCTION fleet.add_region(name text, geofence geometry, conninfo text, capacity integer DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+CREATE FUNCTION fleet.check_unused(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- Regions and replicas share their names, as foreign servers are called by them.
+	IF EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = check_unused.name) THEN
+		RAISE EXCEPTION 'region "%" already exists', name USING ERRCODE = 'duplicate_object';
+	ELSIF EXISTS (SELECT FROM fleet.map_replicas AS m WHERE m.name = check_unused.name) THEN
+		RAISE EXCEPTION 'replica "%" already exists', name USING ERRCODE = 'duplicate_object';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_unused(text) IS 'internal: raises an error where a region or a replica has this name';
+REVOKE EXECUTE ON FUNCTION fleet.check_unused(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.server_options(conninfo text, OUT server text[], OUT mapping text[])
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	regions jsonb := fleet.begin_map_change();
 	mapping_options text[] := ARRAY['user', 'password', 'sslcert', 'sslkey', 'sslpassword'];
-	server text[];
-	mapping text[];
-	peer text;
 BEGIN
-	IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,47}$' THEN
-		RAISE EXCEPTION '"%" cannot be the name of a region', name
-			USING ERRCODE = 'invalid_parameter_value',
-			DETAIL = 'A name is 1 to 48 lower-case letters, digits and underscores, and begins with a letter.';
-	ELSIF conninfo IS NULL OR capacity < 0 THEN
-		RAISE EXCEPTION 'conninfo must not be null, and capacity not negative' USING ERRCODE = 'invalid_parameter_value';
-	ELSIF EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = add_region.name) THEN
-		RAISE EXCEPTION 'region "%" already exists', name USING ERRCODE = 'duplicate_object';
-	END IF;
-	PERFORM fleet.check_geofence(name, geofence);
 	SELECT array_agg(c.keyword || '=' || c.value) FILTER (WHERE c.keyword <> ALL (mapping_options)),
 		array_agg(c.keyword || '=' || c.value) FILTER (WHERE c.keyword = ANY (mapping_options))
 		INTO server, mapping FROM fleet.parse_conninfo(conninfo) AS c;
@@ -1346,6 +1404,31 @@ BEGIN
 		mapping := mapping || 'user=fleet_node'::text;
 	END IF;
 	mapping := mapping || 'password_required=false'::text;
+END
+$$;
+COMMENT ON FUNCTION fleet.server_options(text) IS 'internal: the options of a node''s foreign server and user mapping, from a connection string';
+REVOKE EXECUTE ON FUNCTION fleet.server_options(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.add_region(name text, geofence geometry, conninfo text, capacity integer DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions jsonb := fleet.begin_map_change();
+	server text[];
+	mapping text[];
+	peer text;
+BEGIN
+	IF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,47}$' THEN
+		RAISE EXCEPTION '"%" cannot be the name of a region', name
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'A name is 1 to 48 lower-case letters, digits and underscores, and begins with a letter.';
+	ELSIF conninfo IS NULL OR capacity < 0 THEN
+		RAISE EXCEPTION 'conninfo must not be null, and capacity not negative' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	PERFORM fleet.check_unused(name);
+	PERFORM fleet.check_geofence(name, geofence);
+	SELECT o.server, o.mapping INTO server, mapping FROM fleet.server_options(conninfo) AS o;
 	PERFORM fleet.create_server(name, server, mapping);
 
 	peer := fleet.ask(name, 'SELECT fleet.node_name()');
@@ -1446,6 +1529,847 @@ CREATE VIEW fleet.regions AS
 	FROM (SELECT m.name, m.node, m.capacity, fleet.region_rides(m.name) AS rides, v.version
 			FROM fleet.map_regions AS m CROSS JOIN fleet.map AS v) AS r;
 COMMENT ON VIEW fleet.regions IS 'the regions, with the rides that each owns now';
+
+-- ---------------------------------------------------------------------------
+-- replica: replicas of all regions, fed by logical replication
+-- ---------------------------------------------------------------------------
+--
+-- On a region's node: heartbeats, publications, a slot for each replica.  On a
+-- replica: one subscription for each region; what it applies goes through the
+-- merge rule (src/replica/merge.c), and so does what is copied.  The state of
+-- each region's stream is a row of fleet.replica_sources, which the background
+-- worker moves on (fleet.follow_region).
+
+CREATE TABLE fleet.heartbeat (
+	region text PRIMARY KEY,
+	hlc fleet.hlc NOT NULL,
+	beat fleet.hlc NOT NULL,
+	lag_ms float8
+);
+COMMENT ON TABLE fleet.heartbeat IS 'what a region says of its clock each fleet.heartbeat_interval; on a replica, of all regions, as they were applied';
+COMMENT ON COLUMN fleet.heartbeat.hlc IS 'every change with this stamp or an earlier one is committed, and ahead of this row in the log';
+COMMENT ON COLUMN fleet.heartbeat.beat IS 'when the row was written';
+COMMENT ON COLUMN fleet.heartbeat.lag_ms IS 'on a replica: age of the heartbeat when it was applied, by this server''s clock';
+
+CREATE TABLE fleet.replica_slots (
+	replica text PRIMARY KEY,
+	slot_name name NOT NULL,
+	acknowledged fleet.hlc,
+	seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE fleet.replica_slots IS 'on a region: the replicas that follow it, and up to which heartbeat each has said to be complete';
+
+CREATE TABLE fleet.replica_joins (
+	replica text PRIMARY KEY,
+	lease timestamptz NOT NULL
+);
+COMMENT ON TABLE fleet.replica_joins IS 'replicas that a session of this node is adding; where it does not renew the lease, they are removed again';
+
+CREATE TABLE fleet.replica_sources (
+	region text PRIMARY KEY,
+	state text NOT NULL DEFAULT 'joining' CHECK (state IN ('joining', 'copying', 'streaming')),
+	incarnation text,
+	acknowledged fleet.hlc,
+	said fleet.hlc,
+	complete_at fleet.hlc,
+	copy_stage integer NOT NULL DEFAULT 0,
+	copy_after text,
+	copied bigint NOT NULL DEFAULT 0,
+	repairs bigint NOT NULL DEFAULT 0,
+	errors bigint NOT NULL DEFAULT 0,
+	failures integer NOT NULL DEFAULT 0,
+	next_try timestamptz NOT NULL DEFAULT '-infinity',
+	stale_since timestamptz,
+	last_error text,
+	retained_bytes bigint,
+	wal_status text
+);
+COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows, see fleet.replica_status';
+COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
+COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
+COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
+COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
+
+CREATE FUNCTION fleet.merge() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_replica_merge'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.merge() IS 'trigger of a replica''s tables: newer versions win, in place';
+
+CREATE FUNCTION fleet.merge_departure() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_replica_merge_departure'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.merge_departure() IS 'trigger of a replica''s departures: moves rows to their target, and buries deleted ones';
+
+CREATE FUNCTION fleet.merge_heartbeat() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_replica_merge_heartbeat'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.merge_heartbeat() IS 'trigger of a replica''s heartbeats: measures the lag, and moves the clock';
+
+CREATE FUNCTION fleet.refuse_replica_write() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_replica_refuse_write'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.refuse_replica_write() IS 'trigger of a replica''s tables: says where rows are changed';
+
+CREATE FUNCTION fleet.merge_rows(region text, arriving jsonb) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_replica_merge_rows'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.merge_rows(text, jsonb) IS
+	'internal: merges rows that were copied from a region into this replica; returns how many changed something';
+REVOKE EXECUTE ON FUNCTION fleet.merge_rows(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.forget_rows(region text, gone jsonb) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_replica_forget_rows'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.forget_rows(text, jsonb) IS
+	'internal: removes rows from this replica that their region does not have, unless they have changed since; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.forget_rows(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.replica_counters(OUT region text, OUT applied bigint, OUT stale bigint, OUT moved bigint,
+	OUT healed bigint, OUT last_error text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'fleet_replica_counters_sql'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.replica_counters() IS
+	'by region, since the server started: rows applied, dropped as stale, moved, healed, and the last error of its apply worker';
+
+CREATE FUNCTION fleet.slot_name(replica text, region text) RETURNS name
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT CASE WHEN length(n.name) <= 63 THEN n.name ELSE left(n.name, 54) || '_' || left(md5(n.name), 8) END
+	FROM (SELECT format('fleet_%s_%s', replica, region) AS name) AS n;
+END;
+COMMENT ON FUNCTION fleet.slot_name(text, text) IS 'the replication slot of a replica on the node of a region';
+
+-- On a region's node.
+
+CREATE FUNCTION fleet.serve_replicas() RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	wanted boolean := own IS NOT NULL AND EXISTS (SELECT FROM fleet.map_replicas);
+	j record;
+	s record;
+BEGIN
+	FOR j IN SELECT * FROM fleet.replica_joins AS x WHERE x.lease < clock_timestamp() LOOP
+		RAISE LOG 'fleet: the session that was adding replica "%" is gone, removing it', j.replica;
+		PERFORM fleet.forget_replica(j.replica);
+		DELETE FROM fleet.replica_joins AS d WHERE d.replica = j.replica;
+	END LOOP;
+	IF wanted AND NOT (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
+		ALTER ROLE fleet_node REPLICATION;
+	END IF;
+	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
+		-- Named columns: those of a user's own are not fleet's to replicate.
+		EXECUTE (SELECT format('CREATE PUBLICATION fleet_rides FOR TABLE %s WITH (publish = ''insert, update'')',
+				string_agg(format('fleet.%I (%s)', t.name, t.columns), ', '))
+			FROM (SELECT x.name, string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) AS columns
+				FROM (VALUES ('local_rides', 'rides'), ('local_vehicles', 'vehicles')) AS x(name, parent)
+					JOIN pg_attribute AS a ON a.attrelid = ('fleet.' || x.parent)::regclass AND a.attnum > 0 AND NOT a.attisdropped
+				GROUP BY x.name UNION ALL SELECT 'heartbeat', 'region, hlc, beat') AS t);
+		CREATE PUBLICATION fleet_departures FOR TABLE fleet.departures (kind, key, epoch, target, hlc, image)
+			WITH (publish = 'insert');
+	ELSIF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
+		DROP PUBLICATION IF EXISTS fleet_rides, fleet_departures;
+		DELETE FROM fleet.heartbeat;
+	END IF;
+	-- One that is in use is let go first, and dropped in the next round.
+	FOR s IN SELECT r.replica, r.slot_name, p.active_pid, p.slot_name IS NOT NULL AS found
+		FROM fleet.replica_slots AS r LEFT JOIN pg_replication_slots AS p ON p.slot_name = r.slot_name
+		WHERE NOT wanted OR NOT EXISTS (SELECT FROM fleet.map_replicas AS m WHERE m.name = r.replica)
+	LOOP
+		IF s.active_pid IS NOT NULL THEN
+			PERFORM pg_terminate_backend(s.active_pid);
+			CONTINUE;
+		END IF;
+		IF s.found THEN
+			PERFORM pg_drop_replication_slot(s.slot_name);
+		END IF;
+		DELETE FROM fleet.replica_slots AS r WHERE r.replica = s.replica;
+	END LOOP;
+	IF NOT wanted AND NOT EXISTS (SELECT FROM pg_replication_slots AS p WHERE p.slot_name LIKE 'fleet\_%')
+		AND (SELECT r.rolreplication FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
+		ALTER ROLE fleet_node NOREPLICATION;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.serve_replicas() IS
+	'internal, of the background worker: makes publications and rights, drops slots, as the map''s replicas need';
+REVOKE EXECUTE ON FUNCTION fleet.serve_replicas() FROM PUBLIC;
+
+CREATE FUNCTION fleet.replica_beat(replica text, seen fleet.hlc) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	slot name := fleet.slot_name(replica, own);
+	before fleet.hlc := (SELECT s.acknowledged FROM fleet.replica_slots AS s WHERE s.replica = replica_beat.replica);
+	result jsonb := jsonb_build_object('known', own IS NOT NULL
+			AND EXISTS (SELECT FROM fleet.map_replicas AS m WHERE m.name = replica_beat.replica),
+		'map_version', (SELECT m.version FROM fleet.map AS m), 'incarnation', fleet.incarnation(),
+		'now', fleet.hlc_now()::bigint, 'acknowledged', before::bigint,
+		'served', (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node')
+			AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures'),
+		'slot', (SELECT jsonb_build_object('wal_status', p.wal_status, 'active', p.active,
+				'retained', pg_wal_lsn_diff(pg_current_wal_lsn(), p.restart_lsn))
+			FROM pg_replication_slots AS p WHERE p.slot_name = slot AND p.database = current_database()));
+BEGIN
+	IF (result->>'known')::boolean THEN
+		INSERT INTO fleet.replica_slots AS s (replica, slot_name, acknowledged) VALUES (replica_beat.replica, slot, seen)
+			ON CONFLICT ON CONSTRAINT replica_slots_pkey
+			DO UPDATE SET acknowledged = excluded.acknowledged, seen_at = clock_timestamp();
+	END IF;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION fleet.replica_beat(text, fleet.hlc) IS
+	'internal: a replica says up to which heartbeat it is complete, and hears how this region is';
+REVOKE EXECUTE ON FUNCTION fleet.replica_beat(text, fleet.hlc) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.replica_beat(text, fleet.hlc) TO fleet_node;
+
+CREATE FUNCTION fleet.make_slot(replica text) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	slot name := (SELECT s.slot_name FROM fleet.replica_slots AS s WHERE s.replica = make_slot.replica);
+	waits_for text;
+BEGIN
+	-- A new slot waits for every transaction that is open, so those in doubt come first.
+	SELECT p.gid INTO waits_for FROM pg_prepared_xacts AS p
+		WHERE p.prepared < clock_timestamp() - interval '1 second' ORDER BY p.prepared LIMIT 1;
+	IF FOUND THEN
+		RETURN format('prepared transaction "%s" is not finished', waits_for);
+	END IF;
+	IF slot IS NULL THEN
+		RETURN 'this region is not asked to serve the replica';
+	END IF;
+	IF EXISTS (SELECT FROM pg_replication_slots AS p WHERE p.slot_name = slot) THEN
+		PERFORM pg_terminate_backend(p.active_pid, 1000) FROM pg_replication_slots AS p
+			WHERE p.slot_name = slot AND p.active_pid IS NOT NULL;
+		PERFORM pg_drop_replication_slot(slot);
+	END IF;
+	IF current_setting('server_version_num')::integer >= 170000 THEN
+		-- The slot goes with the region when it fails over to a standby that synchronises slots.
+		EXECUTE format('SELECT pg_create_logical_replication_slot(%L, ''pgoutput'', false, false, true)', slot);
+	ELSE
+		PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.make_slot(text) IS
+	'internal: makes the slot of a replica anew; returns what has to be waited for, or null where it is made';
+REVOKE EXECUTE ON FUNCTION fleet.make_slot(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.make_slot(text) TO fleet_node;
+
+CREATE FUNCTION fleet.copy_rows(stage integer, after text, max_rows integer) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- Graves and departures first: a row that is gone is not missed later.
+	RETURN COALESCE(CASE stage
+		WHEN 1 THEN (SELECT jsonb_agg(to_jsonb(r)) FROM (SELECT d.kind, d.key, d.epoch, d.hlc::bigint AS hlc, d.target, d.image
+				FROM fleet.departures AS d WHERE d.kind = 'vehicle' AND (after IS NULL OR d.key > after) ORDER BY d.key LIMIT max_rows) AS r)
+		WHEN 2 THEN (SELECT jsonb_agg(to_jsonb(r)) FROM (SELECT d.kind, d.key, d.epoch, d.hlc::bigint AS hlc, d.target, d.image
+				FROM fleet.departures AS d WHERE d.kind = 'ride' AND (after IS NULL OR d.key > after) ORDER BY d.key LIMIT max_rows) AS r)
+		WHEN 3 THEN (SELECT jsonb_agg(to_jsonb(r)) FROM (SELECT 'vehicle' AS kind, v.vehicle_id AS key, v.epoch, v.hlc::bigint AS hlc,
+					v.region AS target, fleet.row_image(v) AS image
+				FROM fleet.local_vehicles AS v WHERE after IS NULL OR v.vehicle_id > after ORDER BY v.vehicle_id LIMIT max_rows) AS r)
+		WHEN 4 THEN (SELECT jsonb_agg(to_jsonb(r)) FROM (SELECT 'ride' AS kind, v.ride_id AS key, v.epoch, v.hlc::bigint AS hlc,
+					v.region AS target, fleet.row_image(v) AS image
+				FROM fleet.local_rides AS v WHERE after IS NULL OR v.ride_id > after ORDER BY v.ride_id LIMIT max_rows) AS r)
+		END, '[]');
+END
+$$;
+COMMENT ON FUNCTION fleet.copy_rows(integer, text, integer) IS
+	'internal: the next rows for a replica: departures of vehicles (1) and rides (2), vehicles (3), rides (4)';
+REVOKE EXECUTE ON FUNCTION fleet.copy_rows(integer, text, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.copy_rows(integer, text, integer) TO fleet_node;
+
+CREATE FUNCTION fleet.missing_rows(candidates jsonb) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- What is about to arrive is not gone.
+	IF EXISTS (SELECT FROM pg_prepared_xacts AS p WHERE p.database = current_database() AND p.gid LIKE 'fleet:%') THEN
+		RETURN '[]';
+	END IF;
+	RETURN (SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(candidates) AS c
+		WHERE NOT EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = c->>'kind' AND d.key = c->>'key')
+			AND NOT EXISTS (SELECT FROM fleet.local_rides AS r WHERE c->>'kind' = 'ride' AND r.ride_id = c->>'key')
+			AND NOT EXISTS (SELECT FROM fleet.local_vehicles AS v WHERE c->>'kind' = 'vehicle' AND v.vehicle_id = c->>'key'));
+END
+$$;
+COMMENT ON FUNCTION fleet.missing_rows(jsonb) IS 'internal: which of these rows this region knows nothing of';
+REVOKE EXECUTE ON FUNCTION fleet.missing_rows(jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.missing_rows(jsonb) TO fleet_node;
+
+CREATE FUNCTION fleet.map_for_replica() RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT fleet.map_payload(fleet.own_region());
+END;
+COMMENT ON FUNCTION fleet.map_for_replica() IS 'internal: the region map, for a replica on it';
+REVOKE EXECUTE ON FUNCTION fleet.map_for_replica() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.map_for_replica() TO fleet_node;
+
+-- On a replica.
+
+CREATE FUNCTION fleet.is_replica() RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM fleet.map_replicas AS m JOIN fleet.node AS n ON n.name = m.name);
+END;
+COMMENT ON FUNCTION fleet.is_replica() IS 'whether this node is a replica on a region map';
+
+CREATE FUNCTION fleet.create_replica_tables() RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	part name;
+	kind text;
+BEGIN
+	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
+		part := 'local_' || kind || 's';
+		-- One heap for all regions: where a row moves, its region is updated in place, so that each snapshot sees it once.
+		EXECUTE format('CREATE TABLE fleet.%I PARTITION OF fleet.%I (PRIMARY KEY (%I)) DEFAULT WITH (fillfactor = 85)',
+			part, kind || 's', kind || '_id');
+		EXECUTE format('CREATE TRIGGER fleet_merge BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.merge(%L)', part, kind);
+		EXECUTE format('ALTER TABLE fleet.%I ENABLE REPLICA TRIGGER fleet_merge', part);
+	END LOOP;
+	CREATE INDEX ON fleet.local_rides (vehicle_id, requested_at);
+	CREATE INDEX ON fleet.local_rides (customer_id, requested_at);
+	CREATE INDEX ON fleet.local_rides (region, status, requested_at);
+	CREATE INDEX ON fleet.local_rides (requested_at);
+	CREATE INDEX ON fleet.local_rides USING gist (current_location);
+	CREATE INDEX ON fleet.local_vehicles (region, status);
+	CREATE INDEX ON fleet.local_vehicles USING gist (location);
+	CREATE TRIGGER fleet_merge BEFORE INSERT ON fleet.departures FOR EACH ROW EXECUTE FUNCTION fleet.merge_departure();
+	CREATE TRIGGER fleet_merge BEFORE INSERT OR UPDATE ON fleet.heartbeat FOR EACH ROW EXECUTE FUNCTION fleet.merge_heartbeat();
+	ALTER TABLE fleet.departures ENABLE REPLICA TRIGGER fleet_merge;
+	ALTER TABLE fleet.heartbeat ENABLE REPLICA TRIGGER fleet_merge;
+	FOREACH part IN ARRAY ARRAY['local_rides', 'local_vehicles', 'departures'] LOOP
+		EXECUTE format('CREATE TRIGGER fleet_refuse BEFORE INSERT OR UPDATE OR DELETE ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.refuse_replica_write()', part);
+		EXECUTE format('CREATE TRIGGER fleet_refuse_truncate BEFORE TRUNCATE ON fleet.%I'
+			|| ' FOR EACH STATEMENT EXECUTE FUNCTION fleet.refuse_replica_write()', part);
+	END LOOP;
+	GRANT SELECT ON fleet.local_rides, fleet.local_vehicles TO fleet_node;
+END
+$$;
+COMMENT ON FUNCTION fleet.create_replica_tables() IS 'internal: the tables of a replica, with the merge rule on them';
+REVOKE EXECUTE ON FUNCTION fleet.create_replica_tables() FROM PUBLIC;
+
+CREATE FUNCTION fleet.follow_map(map jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	r record;
+BEGIN
+	PERFORM fleet.check_setup();
+	LOCK TABLE fleet.map IN SHARE ROW EXCLUSIVE MODE;
+	IF fleet.own_region() IS NOT NULL THEN
+		RAISE EXCEPTION 'node "%" owns region "%"', fleet.node_name(), fleet.own_region()
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'A replica owns no region.';
+	ELSIF (SELECT m.id FROM fleet.map AS m) <> (map->>'id')::uuid THEN
+		RAISE EXCEPTION 'node "%" follows another region map', fleet.node_name()
+			USING ERRCODE = 'RF007', HINT = 'Remove it there first, with fleet.remove_replica.';
+	ELSIF (SELECT m.version FROM fleet.map AS m) >= (map->>'version')::bigint THEN
+		RETURN;
+	END IF;
+	IF to_regclass('fleet.local_rides') IS NULL THEN
+		PERFORM fleet.create_replica_tables();
+	END IF;
+	FOR r IN SELECT * FROM jsonb_to_recordset(map->'regions') AS x(name text, server text[], mapping text[]) LOOP
+		PERFORM fleet.require_server(r.name, r.server, r.mapping);
+	END LOOP;
+	INSERT INTO fleet.map_regions AS m
+		SELECT x.* FROM jsonb_populate_recordset(NULL::fleet.map_regions, map->'regions') AS x
+		ON CONFLICT (name) DO UPDATE SET node = excluded.node, capacity = excluded.capacity, geofence = excluded.geofence;
+	DELETE FROM fleet.map_regions AS m WHERE NOT map->'regions' @> jsonb_build_array(jsonb_build_object('name', m.name));
+	PERFORM fleet.apply_replicas(map->'replicas');
+	DELETE FROM fleet.map;
+	INSERT INTO fleet.map (id, version) VALUES ((map->>'id')::uuid, (map->>'version')::bigint);
+	INSERT INTO fleet.replica_sources (region) SELECT m.name FROM fleet.map_regions AS m ON CONFLICT DO NOTHING;
+	PERFORM fleet.map_changed(), fleet.worker_wanted();
+END
+$$;
+COMMENT ON FUNCTION fleet.follow_map(jsonb) IS 'internal: makes this node a replica on the given map, or gives it a newer one';
+REVOKE EXECUTE ON FUNCTION fleet.follow_map(jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.follow_map(jsonb) TO fleet_node;
+
+CREATE FUNCTION fleet.drop_subscription(region text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_subscription AS s WHERE s.subname = 'fleet_' || region
+			AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) THEN
+		-- The slot is the region's to drop, which may be down.
+		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', 'fleet_' || region);
+		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', 'fleet_' || region);
+		EXECUTE format('DROP SUBSCRIPTION %I', 'fleet_' || region);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_subscription(text) IS 'internal: ends what a replica hears of a region';
+REVOKE EXECUTE ON FUNCTION fleet.drop_subscription(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.leave_map() RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT s.region FROM fleet.replica_sources AS s LOOP
+		PERFORM fleet.drop_subscription(r.region);
+	END LOOP;
+	DELETE FROM fleet.replica_sources;
+	DELETE FROM fleet.map_replicas;
+	DELETE FROM fleet.map_regions;
+	DELETE FROM fleet.map;
+	DROP TABLE fleet.local_rides, fleet.local_vehicles;
+	DROP TRIGGER fleet_merge ON fleet.heartbeat;
+	DROP TRIGGER fleet_merge ON fleet.departures;
+	DROP TRIGGER fleet_refuse ON fleet.departures;
+	DROP TRIGGER fleet_refuse_truncate ON fleet.departures;
+	DELETE FROM fleet.departures;
+	DELETE FROM fleet.heartbeat;
+	PERFORM fleet.map_changed();
+END
+$$;
+COMMENT ON FUNCTION fleet.leave_map() IS 'internal: this node is no replica any more, and forgets what it held';
+REVOKE EXECUTE ON FUNCTION fleet.leave_map() FROM PUBLIC;
+
+CREATE FUNCTION fleet.source_conninfo(region text) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- What only postgres_fdw knows is left out.
+	SELECT string_agg(format('%s=''%s''', o.option_name, replace(replace(o.option_value, '\', '\\'), '''', '\''')), ' ')
+	FROM pg_catalog.pg_foreign_server AS s JOIN pg_catalog.pg_user_mapping AS u ON u.umserver = s.oid AND u.umuser = 0,
+		LATERAL (SELECT * FROM pg_options_to_table(s.srvoptions) UNION ALL SELECT * FROM pg_options_to_table(u.umoptions)
+			UNION ALL SELECT 'target_session_attrs', 'read-write') AS o
+	WHERE s.srvname = 'fleet_' || region
+		AND o.option_name NOT IN ('async_capable', 'truncatable', 'password_required', 'use_remote_estimate', 'fdw_startup_cost',
+			'fdw_tuple_cost', 'extensions', 'fetch_size', 'batch_size', 'updatable', 'keep_connections', 'parallel_commit',
+			'parallel_abort', 'analyze_sampling', 'use_scram_passthrough');
+END;
+COMMENT ON FUNCTION fleet.source_conninfo(text) IS 'internal: how a replica''s subscription reaches a region';
+REVOKE EXECUTE ON FUNCTION fleet.source_conninfo(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.start_stream(region text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = error
+AS $$
+BEGIN
+	-- The region only updates its row.
+	INSERT INTO fleet.heartbeat (region, hlc, beat) VALUES (region, 0::bigint::fleet.hlc, 0::bigint::fleet.hlc) ON CONFLICT DO NOTHING;
+	EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION fleet_rides, fleet_departures'
+		|| ' WITH (create_slot = false, slot_name = %L, copy_data = false, binary = true)',
+		'fleet_' || region, fleet.source_conninfo(region), fleet.slot_name(fleet.node_name(), region));
+	UPDATE fleet.replica_sources AS s SET state = 'streaming', copy_stage = 0, copy_after = NULL,
+			errors = (SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || start_stream.region)
+		WHERE s.region = start_stream.region;
+END
+$$;
+COMMENT ON FUNCTION fleet.start_stream(text) IS 'internal: all was copied, what comes after it is applied from now on';
+REVOKE EXECUTE ON FUNCTION fleet.start_stream(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.copy_batch(region text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	max_rows CONSTANT integer := 500;
+	s fleet.replica_sources := (SELECT r FROM fleet.replica_sources AS r WHERE r.region = copy_batch.region);
+	fetched jsonb := fleet.ask(region, format('SELECT fleet.copy_rows(%s, %L, %s)', s.copy_stage, s.copy_after, max_rows), 30000);
+	n integer := jsonb_array_length(fetched);
+	last text := fetched->(n - 1)->>'key';
+	extra jsonb;
+	now_there bigint;
+BEGIN
+	PERFORM fleet.merge_rows(region, fetched);
+	-- Rows that the region should have between these keys, and does not.
+	extra := CASE s.copy_stage
+		WHEN 3 THEN (SELECT jsonb_agg(jsonb_build_object('kind', 'vehicle', 'key', v.vehicle_id, 'epoch', v.epoch, 'hlc', v.hlc::bigint))
+			FROM fleet.local_vehicles AS v WHERE v.region = copy_batch.region AND (s.copy_after IS NULL OR v.vehicle_id > s.copy_after)
+				AND (n < max_rows OR v.vehicle_id <= last)
+				AND v.vehicle_id NOT IN (SELECT f->>'key' FROM jsonb_array_elements(fetched) AS f))
+		WHEN 4 THEN (SELECT jsonb_agg(jsonb_build_object('kind', 'ride', 'key', r.ride_id, 'epoch', r.epoch, 'hlc', r.hlc::bigint))
+			FROM fleet.local_rides AS r WHERE r.region = copy_batch.region AND (s.copy_after IS NULL OR r.ride_id > s.copy_after)
+				AND (n < max_rows OR r.ride_id <= last)
+				AND r.ride_id NOT IN (SELECT f->>'key' FROM jsonb_array_elements(fetched) AS f))
+		END;
+	IF extra IS NOT NULL THEN
+		PERFORM fleet.forget_rows(region, fleet.ask(region, format('SELECT fleet.missing_rows(%L)', extra), 30000)::jsonb);
+	END IF;
+	IF n < max_rows AND s.copy_stage = 4 THEN
+		now_there := fleet.ask(region, 'SELECT fleet.hlc_now()::bigint', 3000);
+	END IF;
+	UPDATE fleet.replica_sources AS r SET copied = r.copied + n, failures = 0,
+			copy_after = CASE WHEN n = max_rows THEN last END,
+			copy_stage = r.copy_stage + (n < max_rows)::integer,
+			complete_at = now_there::fleet.hlc
+		WHERE r.region = copy_batch.region;
+	IF now_there IS NOT NULL THEN
+		PERFORM fleet.start_stream(region);
+	END IF;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION fleet.copy_batch(text) IS 'internal: copies the next rows of a region through the merge rule';
+REVOKE EXECUTE ON FUNCTION fleet.copy_batch(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.stream_problem(s fleet.replica_sources, beat jsonb) RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN CASE
+		WHEN s.incarnation <> beat->>'incarnation' THEN 'the region''s server was promoted or restored'
+		WHEN beat->'slot' = 'null' THEN 'the replication slot is gone'
+		WHEN beat->'slot'->>'wal_status' = 'lost' THEN 'the replication slot was lost: the region did not keep its WAL for so long'
+		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
+		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
+		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region) THEN 'the subscription is gone'
+		WHEN (SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || s.region) >= s.errors + 2
+			THEN 'the apply worker fails again and again'
+	END;
+END
+$$;
+COMMENT ON FUNCTION fleet.stream_problem(fleet.replica_sources, jsonb) IS
+	'internal: why what a replica hears of a region cannot be trusted or does not go on, or null';
+REVOKE EXECUTE ON FUNCTION fleet.stream_problem(fleet.replica_sources, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.watch_stream(s fleet.replica_sources, beat jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	problem text := fleet.stream_problem(s, beat);
+	seen fleet.hlc := (SELECT h.hlc FROM fleet.heartbeat AS h WHERE h.region = s.region);
+	age interval := (SELECT clock_timestamp() - fleet.hlc_physical(h.beat) FROM fleet.heartbeat AS h WHERE h.region = s.region);
+	fresh boolean := age < 3 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
+BEGIN
+	IF problem IS NOT NULL THEN
+		RAISE LOG 'fleet: replica copies region "%" again: %', s.region, problem;
+		PERFORM fleet.drop_subscription(s.region);
+		UPDATE fleet.replica_sources AS r SET state = 'joining', repairs = r.repairs + 1, last_error = problem,
+				stale_since = COALESCE(r.stale_since, clock_timestamp()), failures = 0, next_try = '-infinity'
+			WHERE r.region = s.region;
+		RETURN;
+	END IF;
+	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region AND NOT p.subenabled) THEN
+		RAISE LOG 'fleet: the subscription to region "%" was disabled, enabling it', s.region;
+		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', 'fleet_' || s.region);
+	END IF;
+	UPDATE fleet.replica_sources AS r SET failures = 0, acknowledged = seen, said = r.acknowledged,
+			complete_at = CASE WHEN seen::bigint >= r.complete_at::bigint THEN NULL ELSE r.complete_at END,
+			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN
+				(SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || s.region) ELSE r.errors END,
+			stale_since = CASE WHEN fresh AND (r.complete_at IS NULL OR seen::bigint >= r.complete_at::bigint) THEN NULL
+				ELSE COALESCE(r.stale_since, clock_timestamp()) END,
+			retained_bytes = (beat->'slot'->>'retained')::bigint, wal_status = beat->'slot'->>'wal_status'
+		WHERE r.region = s.region;
+END
+$$;
+COMMENT ON FUNCTION fleet.watch_stream(fleet.replica_sources, jsonb) IS
+	'internal: sees whether what a region sends arrives, and begins anew where it does not';
+REVOKE EXECUTE ON FUNCTION fleet.watch_stream(fleet.replica_sources, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.follow_region(region text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	s fleet.replica_sources := (SELECT r FROM fleet.replica_sources AS r WHERE r.region = follow_region.region);
+	node text := fleet.node_name();
+	beat jsonb;
+	waits_for text;
+BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = follow_region.region) THEN
+		PERFORM fleet.drop_subscription(region);
+		DELETE FROM fleet.replica_sources AS r WHERE r.region = follow_region.region;
+		DELETE FROM fleet.heartbeat AS h WHERE h.region = follow_region.region;
+		RETURN false;
+	ELSIF s.state = 'copying' THEN
+		RETURN fleet.copy_batch(region);
+	ELSIF s.next_try > clock_timestamp() THEN
+		RETURN false;
+	END IF;
+	-- What was applied up to the last round is on disk by now: that round's own commit has flushed it.
+	beat := fleet.ask(region, format('SELECT fleet.replica_beat(%L, %L)', node, s.acknowledged), 3000);
+	IF NOT (beat->>'known')::boolean THEN
+		IF (beat->>'map_version')::bigint > (SELECT m.version FROM fleet.map AS m) THEN
+			RAISE LOG 'fleet: this replica was removed from the map';
+			PERFORM fleet.leave_map();
+		END IF;
+		RETURN false;
+	ELSIF (beat->>'map_version')::bigint > (SELECT m.version FROM fleet.map AS m) THEN
+		PERFORM fleet.follow_map(fleet.ask(region, 'SELECT fleet.map_for_replica()', 30000)::jsonb);
+	END IF;
+	IF s.state = 'streaming' THEN
+		PERFORM fleet.watch_stream(s, beat);
+		RETURN false;
+	ELSIF NOT (beat->>'served')::boolean THEN
+		RETURN false;		-- its worker will see to that
+	END IF;
+	-- Nothing has been written here yet: on the same server the new slot would wait for this transaction.
+	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), 10000);
+	UPDATE fleet.replica_sources AS r SET state = CASE WHEN waits_for IS NULL THEN 'copying' ELSE r.state END,
+			incarnation = beat->>'incarnation', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
+			last_error = COALESCE('waiting: ' || waits_for, r.last_error)
+		WHERE r.region = follow_region.region;
+	RETURN waits_for IS NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.follow_region(text) IS
+	'internal, of the background worker: the next step of a replica with one region; whether there is more to do at once';
+REVOKE EXECUTE ON FUNCTION fleet.follow_region(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.follow_failed(region text, error text) RETURNS void
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	UPDATE fleet.replica_sources AS r SET failures = r.failures + 1, last_error = error,
+			stale_since = COALESCE(r.stale_since, clock_timestamp()),
+			next_try = clock_timestamp() + least(0.5 * 2 ^ least(r.failures, 10), 5) * interval '1 second'
+		WHERE r.region = follow_failed.region;
+END;
+COMMENT ON FUNCTION fleet.follow_failed(text, text) IS 'internal: the last step with a region failed; the next one waits a little';
+REVOKE EXECUTE ON FUNCTION fleet.follow_failed(text, text) FROM PUBLIC;
+
+CREATE VIEW fleet.replica_status AS
+	SELECT s.region,
+		CASE WHEN s.failures > 0 THEN 'unreachable'
+			WHEN s.state = 'joining' AND s.repairs > 0 THEN 'stale'
+			WHEN s.state = 'streaming' AND s.stale_since IS NOT NULL AND s.complete_at IS NULL THEN 'stale'
+			ELSE s.state END AS state,
+		p.received_lsn, p.latest_end_lsn AS applied_lsn,
+		CASE WHEN clock_timestamp() - fleet.hlc_physical(h.beat) < 2 * current_setting('fleet.heartbeat_interval')::interval
+			THEN h.lag_ms ELSE extract(epoch FROM clock_timestamp() - fleet.hlc_physical(h.beat)) * 1000 END AS lag_ms,
+		s.retained_bytes, s.wal_status, s.stale_since, COALESCE(c.last_error, s.last_error) AS last_error,
+		COALESCE(c.applied, 0) AS applied, COALESCE(c.stale, 0) AS stale, COALESCE(c.moved, 0) AS moved,
+		COALESCE(c.healed, 0) AS healed, s.copied, s.repairs
+	FROM fleet.replica_sources AS s
+		LEFT JOIN fleet.heartbeat AS h ON h.region = s.region
+		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.subname = 'fleet_' || s.region AND p.relid IS NULL
+		LEFT JOIN fleet.replica_counters() AS c ON c.region = s.region;
+COMMENT ON VIEW fleet.replica_status IS 'on a replica: how it stands with each region';
+
+CREATE FUNCTION fleet.replica_ready() RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM fleet.replica_sources)
+		AND NOT EXISTS (SELECT FROM fleet.map_regions AS m LEFT JOIN fleet.replica_sources AS s ON s.region = m.name
+			WHERE s.state IS DISTINCT FROM 'streaming' OR s.complete_at IS NOT NULL OR s.stale_since IS NOT NULL OR s.failures > 0);
+END;
+COMMENT ON FUNCTION fleet.replica_ready() IS 'whether this replica follows every region of the map, and none is stale';
+
+CREATE FUNCTION fleet.global_watermark() RETURNS fleet.hlc
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT CASE WHEN count(*) = count(h.hlc) AND bool_and(s.state = 'streaming' AND s.complete_at IS NULL) THEN fleet.min(h.hlc) END
+	FROM fleet.map_regions AS m LEFT JOIN fleet.replica_sources AS s ON s.region = m.name
+		LEFT JOIN fleet.heartbeat AS h ON h.region = m.name;
+END;
+COMMENT ON FUNCTION fleet.global_watermark() IS
+	'on a replica: every change and handoff with this stamp or an earlier one is complete here; null while a region is being copied';
+
+-- Adding and removing replicas, on a region's node.
+
+CREATE FUNCTION fleet.replica_progress() RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT jsonb_build_object('ready', fleet.replica_ready(),
+		'regions', COALESCE(string_agg(format('%s %s, %s rows copied%s', s.region, s.state, s.copied,
+			CASE WHEN s.last_error IS NOT NULL AND s.state = 'joining' OR s.failures > 0 THEN format(' (%s)', s.last_error) ELSE '' END),
+			'; ' ORDER BY s.region), 'none'))
+	FROM fleet.replica_sources AS s;
+END;
+COMMENT ON FUNCTION fleet.replica_progress() IS 'internal: how far a replica is that is being added';
+REVOKE EXECUTE ON FUNCTION fleet.replica_progress() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.replica_progress() TO fleet_node;
+
+CREATE FUNCTION fleet.forget_replica(name text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions jsonb := fleet.begin_map_change();
+BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.map_replicas AS m WHERE m.name = forget_replica.name) THEN
+		RETURN NULL;
+	END IF;
+	RETURN fleet.change_map('remove replica ' || name, regions, (SELECT COALESCE(jsonb_agg(r), '[]')
+		FROM jsonb_array_elements(fleet.map_replicas()) AS r WHERE r->>'name' <> name));
+END
+$$;
+COMMENT ON FUNCTION fleet.forget_replica(text) IS 'internal: takes a replica off the map; its slots go, and it finds out by itself';
+REVOKE EXECUTE ON FUNCTION fleet.forget_replica(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.check_replica(name text, conninfo text) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	libraries text := current_setting('output_plugin_libraries', true);
+	facts jsonb;
+BEGIN
+	IF fleet.own_region() IS NULL THEN
+		RAISE EXCEPTION 'this node owns no region'
+			USING ERRCODE = 'RF004', HINT = 'Call it on a node that owns one.';
+	ELSIF name IS NULL OR name !~ '^[a-z][a-z0-9_]{0,47}$' OR conninfo IS NULL THEN
+		RAISE EXCEPTION 'name and conninfo of a replica must be given'
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'A name is 1 to 48 lower-case letters, digits and underscores, and begins with a letter.';
+	ELSIF libraries IS NOT NULL AND NOT 'pgoutput' = ANY (regexp_split_to_array(libraries, '\s*,\s*')) THEN
+		RAISE EXCEPTION 'this server does not allow the output plugin "pgoutput"'
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('output_plugin_libraries is "%s".', libraries),
+			HINT = format('Add this line to postgresql.conf, and reload: output_plugin_libraries = ''%s''', concat_ws(', ', NULLIF(libraries, ''), 'pgoutput'));
+	END IF;
+	PERFORM fleet.check_unused(name);
+	facts := fleet.ask(name, 'SELECT jsonb_build_object(''node'', fleet.node_name(), ''own'', fleet.own_region(), ''replica'', fleet.is_replica())', 10000);
+	IF facts->>'node' IS DISTINCT FROM name THEN
+		RAISE EXCEPTION 'the database at this conninfo is not node "%"', name
+			USING ERRCODE = 'RF011', DETAIL = COALESCE(format('It is node "%s".', facts->>'node'), 'It has no node identity.'),
+			HINT = 'A replica has the name that fleet.init_node(name) gave its database.';
+	ELSIF facts->>'own' IS NOT NULL OR (facts->>'replica')::boolean THEN
+		RAISE EXCEPTION 'node "%" is part of a region map already', name
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Remove it there first.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_replica(text, text) IS 'internal: raises an error where this cannot become a replica';
+REVOKE EXECUTE ON FUNCTION fleet.check_replica(text, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.begin_join(name text, conninfo text) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions jsonb := fleet.begin_map_change();
+	server text[];
+	mapping text[];
+BEGIN
+	IF name IS NOT NULL AND conninfo IS NOT NULL AND name ~ '^[a-z][a-z0-9_]{0,47}$' THEN
+		PERFORM fleet.check_unused(name);
+		SELECT o.server, o.mapping INTO server, mapping FROM fleet.server_options(conninfo) AS o;
+		PERFORM fleet.create_server(name, server, mapping);
+	END IF;
+	PERFORM fleet.check_replica(name, conninfo);
+	INSERT INTO fleet.replica_joins (replica, lease) VALUES (name, clock_timestamp() + interval '45 seconds');
+	PERFORM fleet.change_map('add replica ' || name, regions, fleet.map_replicas() || jsonb_build_array(jsonb_build_object(
+		'name', name, 'server', to_jsonb(server), 'mapping', to_jsonb(mapping))));
+END
+$$;
+COMMENT ON FUNCTION fleet.begin_join(text, text) IS 'internal: puts a replica on the map, to be taken off again unless it gets ready';
+REVOKE EXECUTE ON FUNCTION fleet.begin_join(text, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.try_join(name text, told boolean) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT told THEN
+		PERFORM fleet.ask(name, format('SELECT fleet.follow_map(%L)', fleet.map_payload(fleet.own_region())), 30000);
+	END IF;
+	PERFORM pg_sleep(0.1);
+	RETURN fleet.ask(name, 'SELECT fleet.replica_progress()', 10000);
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+	RETURN jsonb_build_object('error', sqlerrm, 'state', sqlstate);
+END
+$$;
+COMMENT ON FUNCTION fleet.try_join(text, boolean) IS 'internal: asks a replica that is being added how far it is; an error is part of the answer';
+REVOKE EXECUTE ON FUNCTION fleet.try_join(text, boolean) FROM PUBLIC;
+
+CREATE PROCEDURE fleet.add_replica(name text, conninfo text, deadline interval DEFAULT interval '10 minutes')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	until timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) deadline;
+	answer pg_catalog.jsonb;
+	shown text;
+BEGIN
+	COMMIT;		-- says so where it is called within a transaction
+	PERFORM fleet.begin_join(name, conninfo);
+	COMMIT;
+	LOOP
+		answer := fleet.try_join(name, answer IS NOT NULL);
+		COMMIT;
+		UPDATE fleet.replica_joins AS j SET lease = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '45 seconds'
+			WHERE j.replica OPERATOR(pg_catalog.=) name;
+		COMMIT;
+		IF answer OPERATOR(pg_catalog.->>) 'regions' IS DISTINCT FROM shown THEN
+			shown := answer OPERATOR(pg_catalog.->>) 'regions';
+			RAISE NOTICE 'replica "%": %', name, shown;
+		END IF;
+		EXIT WHEN answer OPERATOR(pg_catalog.?) 'error' OR (answer OPERATOR(pg_catalog.->>) 'ready')::boolean
+			OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+	END LOOP;
+	IF NOT COALESCE((answer OPERATOR(pg_catalog.->>) 'ready')::boolean, false) THEN
+		CALL fleet.remove_replica(name);
+	END IF;
+	DELETE FROM fleet.replica_joins AS j WHERE j.replica OPERATOR(pg_catalog.=) name;
+	COMMIT;
+	IF answer OPERATOR(pg_catalog.?) 'error' THEN
+		RAISE EXCEPTION 'replica "%" was not added: %', name, answer OPERATOR(pg_catalog.->>) 'error'
+			USING ERRCODE = answer OPERATOR(pg_catalog.->>) 'state', DETAIL = 'What was made for it is removed again.';
+	ELSIF NOT (answer OPERATOR(pg_catalog.->>) 'ready')::boolean THEN
+		RAISE EXCEPTION 'replica "%" was not ready within %', name, deadline
+			USING ERRCODE = 'RF016', DETAIL = pg_catalog.format('It got as far as: %s. What was made for it is removed again.', shown),
+			HINT = 'Give it more time, as third argument.';
+	END IF;
+END
+$$;
+COMMENT ON PROCEDURE fleet.add_replica(text, text, interval) IS
+	'makes the node at conninfo, which owns no region, a replica that follows all regions; returns when it is ready';
+REVOKE EXECUTE ON PROCEDURE fleet.add_replica(text, text, interval) FROM PUBLIC;
+
+CREATE PROCEDURE fleet.remove_replica(name text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	until timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '30 seconds';
+BEGIN
+	COMMIT;
+	IF name IS NULL OR fleet.forget_replica(name) IS NULL THEN
+		RAISE EXCEPTION 'replica "%" does not exist', name
+			USING ERRCODE = 'RF004', HINT = 'The table fleet.map_replicas lists them.';
+	END IF;
+	COMMIT;
+	WHILE EXISTS (SELECT FROM fleet.replica_slots AS s WHERE s.replica OPERATOR(pg_catalog.=) name)
+		AND pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) until LOOP
+		PERFORM pg_catalog.pg_sleep(0.1);
+		COMMIT;
+	END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE fleet.remove_replica(text) IS
+	'takes a replica off the map of all nodes; its slots are dropped, and its own tables when it hears of it';
+REVOKE EXECUTE ON PROCEDURE fleet.remove_replica(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- track: position reports

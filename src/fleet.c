@@ -22,6 +22,7 @@
 #include "commit/commit.h"
 #include "region/locate.h"
 #include "remote/remote.h"
+#include "replica/replica.h"
 #include "track/track.h"
 
 PG_MODULE_MAGIC;
@@ -42,6 +43,7 @@ _PG_init(void)
 	fleet_remote_init();
 	fleet_commit_init();
 	fleet_track_init();
+	fleet_replica_init();
 	fleet_base_worker_init();
 	MarkGUCPrefixReserved("fleet");
 	fleet_base_shmem_install();

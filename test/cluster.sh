@@ -294,7 +294,8 @@ make_server()
             fi
             ;;
         replica)
-            configure "$data" "$port" 'fleet.allow_async = on'
+            configure "$data" "$port" 'fleet.allow_async = on' \
+                'max_logical_replication_workers = 16' 'wal_retrieve_retry_interval = 500ms'
             ;;
     esac
 }

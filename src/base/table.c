@@ -304,6 +304,35 @@ fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 	return found;
 }
 
+/*
+ * Find and lock the newest version of a row by its primary key, whatever the
+ * snapshots: who is writing it, or inserting it, is waited for.  It is in the
+ * slot.
+ */
+bool
+fleet_base_table_find_newest(FleetOpenTable *open, int nkey, const Datum *keys)
+{
+	TupleTableSlot *wanted = MakeSingleTupleTableSlot(RelationGetDescr(open->rel), &TTSOpsVirtual);
+	Oid			pkey = RelationGetPrimaryKeyIndex(open->rel);
+	Relation	index = index_open(pkey, AccessShareLock);
+	bool		found;
+
+	ExecStoreAllNullTuple(wanted);
+	for (int i = 0; i < nkey; i++)
+	{
+		int			column = index->rd_index->indkey.values[i] - 1;
+
+		wanted->tts_values[column] = keys[i];
+		wanted->tts_isnull[column] = false;
+	}
+	found = RelationFindReplTupleByIndex(open->rel, pkey, LockTupleExclusive, wanted, open->slot);
+	if (found)
+		ExecMaterializeSlot(open->slot);
+	index_close(index, NoLock);
+	ExecDropSingleTupleTableSlot(wanted);
+	return found;
+}
+
 /* All rows that the first column, of type text, of an index finds: a list of copies. */
 List *
 fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot, const char *name,
@@ -460,6 +489,23 @@ fleet_base_table_set_text(FleetOpenTable *open, const char *column, const char *
 		fleet_base_table_set(open, column, CStringGetTextDatum(value));
 }
 
+/* The row that was put together in the slot, palloc'd; the slot is full then. */
+HeapTuple
+fleet_base_table_form(FleetOpenTable *open)
+{
+	ExecStoreVirtualTuple(open->slot);
+	return ExecCopySlotHeapTuple(open->slot);
+}
+
+/* Begin a new row in the slot, of the values of another one. */
+void
+fleet_base_table_deform(FleetOpenTable *open, HeapTuple row)
+{
+	fleet_base_table_clear(open);
+	heap_deform_tuple(row, RelationGetDescr(open->rel), open->slot->tts_values,
+					  open->slot->tts_isnull);
+}
+
 /* The next number of a sequence of ours. */
 Datum
 fleet_base_table_next(const char *sequence)
@@ -518,32 +564,42 @@ fleet_base_table_insert(FleetOpenTable *open)
 }
 
 /*
- * Change columns of the row in the slot, which was found and, if others may write
- * it, locked.
+ * Replace the row in the slot, which was found and, if others may write it,
+ * locked, by another one of the same table.
  */
 void
-fleet_base_table_update(FleetOpenTable *open, int n, const char *const *columns,
-						Datum *values, bool *isnull)
+fleet_base_table_replace(FleetOpenTable *open, HeapTuple row)
 {
-	TupleDesc	desc = RelationGetDescr(open->rel);
 	TupleTableSlot *changed = table_slot_create(open->rel, NULL);
-	int		   *numbers = palloc(sizeof(int) * n);
-	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
 
 	if (open->estate == NULL)
 		prepare_to_write(open);
 	if (!open->indexed)
 		ExecOpenIndices(open->target, false);
 	open->indexed = true;
-	for (int i = 0; i < n; i++)
-		numbers[i] = fleet_base_table_column(desc, columns[i]) + 1;
-	ExecForceStoreHeapTuple(heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull),
-							changed, true);
+	ExecForceStoreHeapTuple(row, changed, false);
 	open->estate->es_snapshot = GetActiveSnapshot();
 	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, changed);
 	ExecDropSingleTupleTableSlot(changed);
-	heap_freetuple(old);
 	ResetPerTupleExprContext(open->estate);
+}
+
+/* Change columns of such a row. */
+void
+fleet_base_table_update(FleetOpenTable *open, int n, const char *const *columns,
+						Datum *values, bool *isnull)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+	int		   *numbers = palloc(sizeof(int) * n);
+	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
+	HeapTuple	new;
+
+	for (int i = 0; i < n; i++)
+		numbers[i] = fleet_base_table_column(desc, columns[i]) + 1;
+	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
+	fleet_base_table_replace(open, new);
+	heap_freetuple(new);
+	heap_freetuple(old);
 }
 
 /* Delete the row in the slot, which was found and, if others may write it, locked. */

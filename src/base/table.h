@@ -65,6 +65,7 @@ extern void fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable 
 extern void fleet_base_table_close(FleetOpenTable *open);
 extern bool fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot,
 								  int nkey, const Datum *keys);
+extern bool fleet_base_table_find_newest(FleetOpenTable *open, int nkey, const Datum *keys);
 extern List *fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot,
 									   const char *index, Datum key);
 extern void fleet_base_table_take(FleetOpenTable *open, HeapTuple row);
@@ -78,10 +79,13 @@ extern void fleet_base_table_clear(FleetOpenTable *open);
 extern void fleet_base_table_set(FleetOpenTable *open, const char *column, Datum value);
 extern void fleet_base_table_set_text(FleetOpenTable *open, const char *column,
 									  const char *value);
+extern HeapTuple fleet_base_table_form(FleetOpenTable *open);
+extern void fleet_base_table_deform(FleetOpenTable *open, HeapTuple row);
 extern void fleet_base_table_insert(FleetOpenTable *open);
 extern void fleet_base_table_update(FleetOpenTable *open, int n,
 									const char *const *columns, Datum *values,
 									bool *isnull);
+extern void fleet_base_table_replace(FleetOpenTable *open, HeapTuple row);
 extern void fleet_base_table_delete(FleetOpenTable *open);
 extern int	fleet_base_table_column(TupleDesc desc, const char *name);
 extern Datum fleet_base_table_next(const char *sequence);

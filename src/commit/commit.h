@@ -21,7 +21,16 @@ extern int	fleet_commit_prepare_timeout;	/* ms */
 extern int	fleet_commit_commit_timeout;	/* ms */
 extern int	fleet_commit_lock_timeout;	/* ms */
 
+/*
+ * A step of the background worker that another room adds: it runs transactions
+ * of its own (fleet_commit_begin_step), and says whether more is to be done at once.
+ */
+typedef bool (*FleetWorkerStep) (MemoryContext context);
+
 extern void fleet_commit_init(void);
+extern void fleet_commit_add_step(FleetWorkerStep step);
+extern void fleet_commit_begin_step(void);
+extern void fleet_commit_end_step(void);
 extern const char *fleet_commit_begin(void);
 extern void fleet_commit_want_worker(void);
 extern FleetBranch *fleet_commit_join(const char *region);

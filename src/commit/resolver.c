@@ -10,6 +10,7 @@
  *	pull (pull.c)	what is prepared on this node and not finished.
  *
  * And it settles departures that no coordinator will settle any more (orphan.c).
+ * Other rooms add steps that they want done in each round.
  *
  * Push or pull alone would do as long as both nodes live; together they also
  * finish what one of them forgot or cannot know.
@@ -69,6 +70,11 @@ typedef struct Unreachable
 	TimestampTz last_wanted;
 	bool		slow;			/* it did not even refuse */
 } Unreachable;
+
+#define MAX_STEPS 4
+
+static FleetWorkerStep steps[MAX_STEPS];
+static int	nsteps = 0;
 
 static List *unreachable = NIL;
 static bool slow_tried = false; /* in this round */
@@ -306,11 +312,29 @@ run_step(void (*step) (MemoryContext), MemoryContext context)
 	return done;
 }
 
+/* Have the worker run a step in each round. */
+void
+fleet_commit_add_step(FleetWorkerStep step)
+{
+	Assert(nsteps < MAX_STEPS);
+	steps[nsteps++] = step;
+}
+
+static bool more_to_do = false; /* in the steps of other rooms */
+
+static void
+run_added_steps(MemoryContext context)
+{
+	for (int i = 0; i < nsteps; i++)
+		more_to_do = steps[i] (context) || more_to_do;
+}
+
 static void
 run_round(MemoryContext context)
 {
 	bool		pushed;
 
+	more_to_do = false;
 	slow_tried = false;
 	peer_is_back = false;
 	fleet_commit_doubt_begin();
@@ -318,6 +342,7 @@ run_round(MemoryContext context)
 	(void) run_step(fleet_commit_pull, context);
 	(void) run_step(fleet_commit_settle_orphans, context);
 	(void) run_step(forget_resolved, context);
+	(void) run_step(run_added_steps, context);
 	if (pushed)
 		(void) run_step(fleet_commit_doubt_publish, context);
 }
@@ -352,7 +377,7 @@ fleet_commit_resolver_main(Datum main_arg)
 
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 peer_is_back ? 0 : fleet_commit_resolve_interval, PG_WAIT_EXTENSION);
+						 peer_is_back || more_to_do ? 0 : fleet_commit_resolve_interval, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }

@@ -16,6 +16,8 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+
+#include "commit/commit.h"
 #include "remote/remote.h"
 
 extern int	fleet_commit_resolve_interval;	/* ms */
@@ -40,8 +42,6 @@ extern void fleet_commit_push(MemoryContext context);
 extern void fleet_commit_pull(MemoryContext context);
 extern void fleet_commit_settle_orphans(MemoryContext context);
 
-extern void fleet_commit_begin_step(void);
-extern void fleet_commit_end_step(void);
 extern FleetConn *fleet_commit_peer(const char *region, char **error);
 extern void fleet_commit_failed(const char *gid, const char *error, bool back_off);
 extern List *fleet_commit_next_peer(List *doubts, List **rest);

@@ -28,6 +28,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -75,12 +76,15 @@ static FleetPlan log_plan = {
 	" VALUES ($1, $2, '%s', $3, $4::fleet.hlc, 'reinserted')",
 	4, {TEXTOID, TEXTOID, INT8OID, INT8OID}
 };
+static FleetPlan forget_plan = {
+	"DELETE FROM fleet.departures WHERE kind = $1 AND key = $2 AND epoch <= $3",
+	3, {TEXTOID, TEXTOID, INT8OID}
+};
+
+/* Not an upsert: who follows this table is sent its inserts only. */
 static FleetPlan bury_plan = {
-	"INSERT INTO fleet.departures AS d (kind, key, epoch, hlc, settled_hlc)"
-	" VALUES ($1, $2, $3, $4::fleet.hlc, $4::fleet.hlc)"
-	" ON CONFLICT (kind, key) DO UPDATE SET epoch = excluded.epoch, target = NULL,"
-	" hlc = excluded.hlc, image = NULL, dtxid = NULL, settled_hlc = excluded.settled_hlc"
-	" WHERE d.epoch <= excluded.epoch",
+	"INSERT INTO fleet.departures (kind, key, epoch, hlc, settled_hlc)"
+	" VALUES ($1, $2, $3, $4::fleet.hlc, $4::fleet.hlc) ON CONFLICT (kind, key) DO NOTHING",
 	4, {TEXTOID, TEXTOID, INT8OID, INT8OID}
 };
 static FleetPlan vehicle_plan = {
@@ -134,6 +138,17 @@ is_changed(const Row *row, const char *column)
 	if (old_null || new_null)
 		return old_null != new_null;
 	return !datum_image_eq(old, new, attr->attbyval, attr->attlen);
+}
+
+/*
+ * A stamp for a row.  The transaction has a number before it takes one: who looks
+ * for transactions that may have stamped relies on it (replica/worker.c).
+ */
+static uint64
+stamp(void)
+{
+	(void) GetTopTransactionId();
+	return fleet_clock_now();
 }
 
 /* ---------- the past of an id ---------- */
@@ -213,7 +228,7 @@ reinsert(const Row *row, int64 epoch, uint64 hlc)
 static void
 before_insert(Row *row)
 {
-	uint64		hlc = fleet_clock_now();
+	uint64		hlc = stamp();
 	int64		epoch = 0;
 	char	   *target = NULL;
 
@@ -409,6 +424,7 @@ static void
 before_update(Row *row)
 {
 	uint64		seen = DatumGetFleetClockStamp(get(row, row->old, "hlc", NULL));
+	uint64		hlc;
 
 	refuse_change(row, row->key_column);
 	refuse_change(row, "region");
@@ -418,7 +434,8 @@ before_update(Row *row)
 
 	/* The row may be ahead of a clock that was restarted: stay above it. */
 	(void) fleet_clock_try_receive(seen);
-	set(row, "hlc", FleetClockStampGetDatum(Max(fleet_clock_now(), seen + 1)), false);
+	hlc = stamp();
+	set(row, "hlc", FleetClockStampGetDatum(Max(hlc, seen + 1)), false);
 	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 }
 
@@ -443,7 +460,8 @@ before_delete(Row *row)
 	values[0] = CStringGetTextDatum(row->kind);
 	values[1] = CStringGetTextDatum(row->key);
 	values[2] = get(row, row->tuple, "epoch", NULL);
-	values[3] = Int64GetDatum((int64) fleet_clock_now());
+	values[3] = Int64GetDatum((int64) stamp());
+	fleet_base_plan_execute(&forget_plan, NULL, values, NULL);
 	fleet_base_plan_execute(&bury_plan, NULL, values, NULL);
 }
 

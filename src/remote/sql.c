@@ -22,9 +22,6 @@
 PG_FUNCTION_INFO_V1(fleet_remote_parse_conninfo);
 PG_FUNCTION_INFO_V1(fleet_remote_ask);
 
-/* How long one answer may take; a cancel ends the wait sooner. */
-#define ASK_TIMEOUT_MS 60000
-
 /* fleet.parse_conninfo(text) -> (keyword, value): the options that are given. */
 Datum
 fleet_remote_parse_conninfo(PG_FUNCTION_ARGS)
@@ -60,17 +57,27 @@ fleet_remote_parse_conninfo(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* fleet.ask(region, query) -> text */
+/*
+ * fleet.ask(region, query, timeout) -> text.  The peer gives up at the deadline,
+ * too; a branch that is open on the connection is left with its own settings.
+ */
 Datum
 fleet_remote_ask(PG_FUNCTION_ARGS)
 {
+	int			timeout = PG_GETARG_INT32(2);
 	FleetConn  *conn;
 	char	   *answer;
 
 	fleet_base_require_loaded();
+	if (timeout < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the time to wait for an answer must be positive")));
 	conn = fleet_remote_connect(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (!conn->in_transaction)
+		(void) fleet_remote_queue(conn, psprintf("SELECT pg_catalog.set_config('statement_timeout', '%d', true)", timeout));
 	answer = fleet_remote_query(conn, text_to_cstring(PG_GETARG_TEXT_PP(1)), 0, NULL,
-								ASK_TIMEOUT_MS);
+								timeout);
 	if (answer == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(answer));

@@ -156,10 +156,10 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('rides_west', 'SELECT'), ('vehicles_west', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('rides_west', 'updated_at', 'UPDATE'), ('vehicles_west', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
+	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
 SELECT ok(has_schema_privilege('fleet_node', 'fleet', 'USAGE') AND NOT has_schema_privilege('fleet_node', 'fleet', 'CREATE'), 'schema fleet is used, not filled');
 SELECT is_empty($$SELECT a.privilege_type FROM pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname = 'fleet' AND a.grantee = 0 AND a.privilege_type <> 'USAGE'$$,
 	'by anybody');
