@@ -157,6 +157,10 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 log_line_prefix = '%m [%p] %q%d %a '
 CONF
+    # A security setting of the newest minor versions; older servers do not know it.
+    if "$("$PG_CONFIG" --bindir)/postgres" --describe-config | grep '^output_plugin_libraries' >/dev/null; then
+        echo "output_plugin_libraries = 'pgoutput, test_decoding, fleet'"
+    fi
 }
 
 # node_settings: for servers that stand alone, without standbys.

@@ -21,7 +21,12 @@
 #include "nodes/execnodes.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "replication/output_plugin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 #if PG_VERSION_NUM >= 170000
 #include "storage/procnumber.h"
 #else
@@ -114,6 +119,38 @@ fleet_compat_create_wait_set(int nevents)
 	return CreateWaitEventSet(NULL, nevents);
 #else
 	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* The rows of a change that is decoded; NULL where there is none. */
+static inline HeapTuple
+fleet_compat_new_row(const ReorderBufferChange *change)
+{
+#if PG_VERSION_NUM >= 170000
+	return change->data.tp.newtuple;
+#else
+	return change->data.tp.newtuple != NULL ? &change->data.tp.newtuple->tuple : NULL;
+#endif
+}
+
+static inline HeapTuple
+fleet_compat_old_row(const ReorderBufferChange *change)
+{
+#if PG_VERSION_NUM >= 170000
+	return change->data.tp.oldtuple;
+#else
+	return change->data.tp.oldtuple != NULL ? &change->data.tp.oldtuple->tuple : NULL;
+#endif
+}
+
+/* Intervals can be infinite from 17 on. */
+static inline bool
+fleet_compat_interval_is_finite(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return !INTERVAL_NOT_FINITE(interval);
+#else
+	return true;
 #endif
 }
 

@@ -114,6 +114,8 @@ log_statement = none
 log_replication_commands = off
 jit = off
 CONF
+	$server->append_conf('postgresql.conf', "output_plugin_libraries = 'pgoutput, test_decoding, fleet'\n")
+	  if `postgres --describe-config` =~ /^output_plugin_libraries\t/m;
 	$server->start;
 	$server->safe_psql('postgres', 'SET client_min_messages = warning; CREATE EXTENSION fleet CASCADE');
 	$server->stop;
