@@ -231,6 +231,21 @@ lock_key(const Incoming *in, bool wait)
 }
 
 /*
+ * Does a snapshot of this moment show the row?  The search for its newest version
+ * does not look at one moment: while another worker updates the row, it can meet
+ * the old version when that is no longer current, and be past the new one's place.
+ */
+static bool
+is_shown(FleetOpenTable *open, const Incoming *in)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		shown = fleet_base_table_find(open, snapshot, 1, &in->key);
+
+	UnregisterSnapshot(snapshot);
+	return shown;
+}
+
+/*
  * The row of that key, locked and in the slot.  Where there is none its key is
  * locked, so that there will be none until unlock_key().
  */
@@ -245,6 +260,8 @@ find(FleetOpenTable *open, const Incoming *in)
 		(void) lock_key(in, true);
 		found = fleet_base_table_find_newest(open, 1, &in->key);
 	}
+	while (!found && is_shown(open, in))
+		found = fleet_base_table_find_newest(open, 1, &in->key);
 	if (found)
 		unlock_key();
 	return found;
