@@ -131,13 +131,39 @@ report(const Anomaly *all, const AnomalyCount *writes, const AnomalyCount *moves
 
 	printf("anomaly snapshots=%ld missing=%ld doubled=%ld back=%ld handoffs_s=%.0f writes_s=%.0f"
 		   " full=%ld epoch_back=%ld torn=%ld complete_s=%.2f lost=%ld lost_back=%ld"
-		   " handoffs=%ld failed_handoffs=%ld failed_writes=%ld churned=%ld seed=%llu\n",
+		   " handoffs=%ld failed_handoffs=%ld failed_writes=%ld churned=%ld strange=%ld seed=%llu\n",
 		   seen.snapshots, seen.missing, seen.doubled, seen.back,
 		   (double) moves->done / took, (double) writes->done / took,
 		   seen.full, seen.epoch_back, seen.torn, seen.complete, seen.lost, seen.lost_back,
-		   moves->done, moves->failed, writes->failed, writes->churned, (unsigned long long) all->seed);
+		   moves->done, moves->failed, writes->failed, writes->churned, writes->strange + moves->strange, (unsigned long long) all->seed);
 	fflush(stdout);
-	return complete && seen.missing == 0 && seen.doubled == 0 && seen.back == 0 && seen.torn == 0;
+	return complete && seen.missing == 0 && seen.doubled == 0 && seen.back == 0 && seen.torn == 0
+		&& writes->strange + moves->strange == 0;
+}
+
+/* Where the hot rides are; of a region that is down it is found out later. */
+static void
+find_places(Anomaly *all)
+{
+	all->places = allocate(all->rides, sizeof(*all->places));
+	for (long i = 0; i < all->rides; i++)
+		atomic_init(&all->places[i], (signed char) (i % all->nregion));
+	for (int r = 0; r < all->nregion; r++)
+	{
+		AnomalyLink link = {.node = &all->regions[r]};
+		PGresult   *result;
+		char		sql[256];
+
+		snprintf(sql, sizeof(sql), "SELECT substr(ride_id, 2) FROM fleet.local_rides"
+				 " WHERE ride_id >= 'S' AND ride_id < 'S%06ld'", all->hot);
+		if (!link_open(&link))
+			continue;
+		result = PQexec(link.conn, sql);
+		for (int i = 0; i < PQntuples(result); i++)
+			atomic_store(&all->places[atol(PQgetvalue(result, i, 0))], (signed char) r);
+		PQclear(result);
+		link_close(&link);
+	}
 }
 
 static bool
@@ -149,9 +175,7 @@ run(Anomaly *all)
 	pthread_t	reader;
 	double		start = now_s();
 
-	all->places = allocate(all->rides, sizeof(*all->places));
-	for (long i = 0; i < all->rides; i++)
-		atomic_init(&all->places[i], (signed char) (i % all->nregion));
+	find_places(all);
 	if (pthread_create(&reader, NULL, read_snapshots, all) != 0)
 		fail("cannot start a thread");
 	actors = actors_start(all);

@@ -74,6 +74,7 @@ typedef struct AnomalyCount
 	long		done;
 	long		failed;			/* calls that came to nothing */
 	long		churned;		/* rides made or deleted by the way */
+	long		strange;		/* errors that nothing explains */
 } AnomalyCount;
 
 /* Each number counts rides of snapshots: one ride wrong in two counts twice. */

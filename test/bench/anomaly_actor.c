@@ -11,7 +11,7 @@
  * A mover has hot rides of its own, so it knows where they are.  Half of them go
  * round in a ring, the others anywhere.  The node that coordinates is any: the
  * source, the target, a third.  One handoff in sixteen goes on to another
- * region in the same transaction.
+ * region in the same transaction, and one in sixteen is of some rides at once.
  *
  * Each keeps to its rate as long as the servers do; who is late by more than half
  * a second does not make up for it.
@@ -32,6 +32,8 @@
 #define MAX_LATE 0.5			/* seconds */
 #define CHURN_RIDES 10			/* of each writer */
 #define FOLLOW_STEPS 12
+#define BATCH 4
+#define TOLD 5				/* strange errors that are printed */
 
 typedef struct Actor
 {
@@ -63,6 +65,15 @@ pick(Actor *actor, long n)
 	return (long) ((actor->random * 2685821657736338717ULL >> 33) % (uint64_t) n);
 }
 
+/* An error that no trouble with servers explains. */
+static bool
+is_strange(const PGresult *result)
+{
+	const char *s = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return s == NULL || strncmp(s, "XX", 2) == 0 || strncmp(s, "42", 2) == 0 || strncmp(s, "22", 2) == 0;
+}
+
 /*
  * Run a prepared statement at a region.  NULL where there was no answer; else
  * the caller looks at it and frees it.
@@ -79,10 +90,14 @@ call(Actor *actor, int region, const char *name, int nparam, const char *const *
 	if (PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK)
 		return result;
 	link_check(link);
-	if (link->conn != NULL)
-		return result;
-	PQclear(result);
-	return NULL;
+	if (link->conn == NULL)
+	{
+		PQclear(result);
+		return NULL;
+	}
+	if (is_strange(result) && actor->count.strange++ < TOLD)
+		fprintf(stderr, "anomaly: %s: %s", name, PQresultErrorMessage(result));
+	return result;
 }
 
 static bool
@@ -179,6 +194,15 @@ write_one(Actor *actor)
 
 /* ---------- movers ---------- */
 
+/* One of the rides that only this mover hands off. */
+static long
+own_ride(Actor *actor)
+{
+	long		step = actor->all->movers;
+
+	return actor->number + pick(actor, (actor->all->hot - actor->number - 1) / step + 1) * step;
+}
+
 static int
 another(Actor *actor, int place)
 {
@@ -187,16 +211,52 @@ another(Actor *actor, int place)
 	return (place + 1 + (int) pick(actor, nregion - 1)) % nregion;
 }
 
+/* Hand some rides off to one region, all or none, in an order of their own. */
+static void
+move_batch(Actor *actor)
+{
+	Anomaly    *all = actor->all;
+	int			target = (int) pick(actor, all->nregion);
+	long		numbers[BATCH];
+	int			n = 0;
+	char		ids[BATCH * 16] = "{";
+	const char *params[2] = {ids, all->regions[target].region};
+	PGresult   *result;
+
+	for (int i = 0; i < 4 * BATCH && n < BATCH; i++)
+	{
+		long		number = own_ride(actor);
+		bool		drawn = atomic_load(&all->places[number]) == target;
+
+		for (int j = 0; j < n; j++)
+			drawn = drawn || numbers[j] == number;
+		if (drawn)
+			continue;
+		snprintf(ids + strlen(ids), 16, "%sS%06ld", n > 0 ? "," : "", number);
+		numbers[n++] = number;
+	}
+	strcat(ids, "}");
+	result = call(actor, (int) pick(actor, all->nregion), "move many", 2, params);
+	if (result != NULL && PQresultStatus(result) == PGRES_TUPLES_OK)
+	{
+		for (int i = 0; i < n; i++)
+			atomic_store(&all->places[numbers[i]], (signed char) target);
+		actor->count.done += n;
+	}
+	else
+		actor->count.failed++;
+	PQclear(result);
+}
+
 /*
  * Hand a ride off.  Where it is has only to be known to choose where it goes; a
  * call that was cut off may have moved it, and then RF003 says so later.
  */
 static void
-move_one(Actor *actor)
+move_ride(Actor *actor)
 {
 	Anomaly    *all = actor->all;
-	long		mine = (all->hot - actor->number - 1) / all->movers + 1;
-	long		number = actor->number + pick(actor, mine) * all->movers;
+	long		number = own_ride(actor);
 	int			place = atomic_load(&all->places[number]);
 	bool		ring = number / 2 % 2 == 0;
 	int			target = ring ? (place + 1) % all->nregion : another(actor, place);
@@ -221,10 +281,17 @@ move_one(Actor *actor)
 		actor->count.failed++;
 		if (result != NULL && has_state(result, "RF003"))
 			atomic_store(&all->places[number], (signed char) target);
-		if (getenv("ANOMALY_ERRORS") != NULL && result != NULL)
-			fprintf(stderr, "%s: %s", id, PQresultErrorMessage(result));
 	}
 	PQclear(result);
+}
+
+static void
+move_one(Actor *actor)
+{
+	if (pick(actor, 16) == 0)
+		move_batch(actor);
+	else
+		move_ride(actor);
 }
 
 /* ---------- all of them ---------- */
@@ -298,6 +365,7 @@ actors_join(Actors *actors, AnomalyCount *writes, AnomalyCount *moves)
 		sum->done += count->done;
 		sum->failed += count->failed;
 		sum->churned += count->churned;
+		sum->strange += count->strange;
 	}
 	free(actors->actors);
 	free(actors);

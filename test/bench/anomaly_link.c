@@ -36,6 +36,7 @@ static const struct
 	},
 	{"bury", "DELETE FROM fleet.rides WHERE region = '%s' AND ride_id = $1"},
 	{"move", "SELECT fleet.handoff($1, $2)%.0s"},
+	{"move many", "SELECT fleet.handoff($1::text[], $2)%.0s"},
 	{"move twice", "SELECT fleet.handoff($1, $2), fleet.handoff($1, $3)%.0s"},
 };
 
