@@ -206,7 +206,7 @@ make_native()
 trial()
 {
     node_sql "${REGIONS[0]}" -c "CALL fleet.add_replica('$REPLICA', '$FLEET_CONNINFO')"
-    node_sql "$REPLICA" -c "SELECT format('binary = %s, streaming = %s, synchronous_commit = %s', subbinary,
+    node_sql "$REPLICA" -c "SELECT format('binary = %s, streaming = %s, synchronous_commit = %s', subbinary::text,
         CASE substream::text WHEN 'p' THEN 'parallel' WHEN 't' THEN 'on' WHEN 'true' THEN 'on' ELSE 'off' END,
         subsynccommit) FROM pg_subscription WHERE subname = 'fleet_${REGIONS[0]}'"
 }
