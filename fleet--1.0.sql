@@ -666,7 +666,7 @@ BEGIN
 	ELSIF place IS DISTINCT FROM own THEN
 		RAISE EXCEPTION 'the place is in region "%"', place
 			USING ERRCODE = 'RF020', DETAIL = format('It lives in region "%s"; this node owns %s.', place,
-				COALESCE(format('region "%s"', own), 'no region')),
+				CASE WHEN own IS NULL THEN 'no region' ELSE format('region "%s"', own) END),
 			HINT = 'Call that region''s node.';
 	END IF;
 	RETURN own;

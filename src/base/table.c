@@ -52,9 +52,6 @@
 #include "base/compat.h"
 #include "base/table.h"
 
-/* Columns of the longest primary key that is searched by. */
-#define MAX_KEYS 2
-
 static FleetTable *tables = NULL;
 static FleetKept *retired = NULL;
 
@@ -161,6 +158,19 @@ read_checks(FleetKept *kept, Relation rel)
 		add_check(kept, (Node *) make_ands_explicit(RelationGetPartitionQual(rel)));
 }
 
+static void
+read_key(FleetKept *kept, Relation rel)
+{
+	Relation	index;
+
+	if (!OidIsValid(RelationGetPrimaryKeyIndex(rel)))
+		return;
+	index = index_open(RelationGetPrimaryKeyIndex(rel), AccessShareLock);
+	for (int i = 0; i < Min(index->rd_index->indnkeyatts, FLEET_TABLE_MAX_KEYS); i++)
+		kept->key_columns[i] = index->rd_index->indkey.values[i];
+	index_close(index, NoLock);
+}
+
 static FleetKept *
 read_kept(Relation rel)
 {
@@ -172,6 +182,7 @@ read_kept(Relation rel)
 	kept->context = context;
 	read_columns(kept, RelationGetDescr(rel));
 	read_checks(kept, rel);
+	read_key(kept, rel);
 	MemoryContextSwitchTo(old);
 	return kept;
 }
@@ -269,10 +280,10 @@ static IndexScanDesc
 begin_scan(FleetOpenTable *open, Relation index, Snapshot snapshot, int nkey,
 		   const Datum *keys)
 {
-	ScanKeyData scankeys[MAX_KEYS];
+	ScanKeyData scankeys[FLEET_TABLE_MAX_KEYS];
 	IndexScanDesc scan;
 
-	Assert(nkey <= MAX_KEYS);
+	Assert(nkey <= FLEET_TABLE_MAX_KEYS);
 	for (int i = 0; i < nkey; i++)
 		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
 							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
@@ -313,22 +324,20 @@ bool
 fleet_base_table_find_newest(FleetOpenTable *open, int nkey, const Datum *keys)
 {
 	TupleTableSlot *wanted = MakeSingleTupleTableSlot(RelationGetDescr(open->rel), &TTSOpsVirtual);
-	Oid			pkey = RelationGetPrimaryKeyIndex(open->rel);
-	Relation	index = index_open(pkey, AccessShareLock);
 	bool		found;
 
 	ExecStoreAllNullTuple(wanted);
 	for (int i = 0; i < nkey; i++)
 	{
-		int			column = index->rd_index->indkey.values[i] - 1;
+		int			column = open->kept->key_columns[i] - 1;
 
 		wanted->tts_values[column] = keys[i];
 		wanted->tts_isnull[column] = false;
 	}
-	found = RelationFindReplTupleByIndex(open->rel, pkey, LockTupleExclusive, wanted, open->slot);
+	found = RelationFindReplTupleByIndex(open->rel, RelationGetPrimaryKeyIndex(open->rel),
+										 LockTupleExclusive, wanted, open->slot);
 	if (found)
 		ExecMaterializeSlot(open->slot);
-	index_close(index, NoLock);
 	ExecDropSingleTupleTableSlot(wanted);
 	return found;
 }

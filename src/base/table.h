@@ -28,6 +28,9 @@ typedef struct FleetColumn
 	Oid			ioparam;
 } FleetColumn;
 
+/* Columns of the longest primary key that is searched by. */
+#define FLEET_TABLE_MAX_KEYS 2
+
 /* What is kept of a table from call to call. */
 typedef struct FleetKept
 {
@@ -36,6 +39,7 @@ typedef struct FleetKept
 	CachedExpression **exprs;	/* of the checks, the partition's last */
 	ExprState **checks;
 	int			ncheck;
+	AttrNumber	key_columns[FLEET_TABLE_MAX_KEYS];	/* of the primary key */
 	LocalTransactionId retired; /* in which transaction it was replaced */
 	struct FleetKept *next;		/* among those that were replaced */
 } FleetKept;

@@ -73,7 +73,8 @@ fleet_handoff_own_region(const FleetRegionMap *map)
 	if (map->own == NULL)
 		ereport(ERROR,
 				(errcode(FLEET_ERRCODE_UNKNOWN_REGION),
-				 errmsg("node \"%s\" owns no region", map->node)));
+				 errmsg("node \"%s\" owns no region", map->node),
+				 errhint("Call the node of a region.")));
 	return map->own;
 }
 

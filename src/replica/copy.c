@@ -50,6 +50,14 @@ incoming_object(JsonbContainer *object, const char *region)
 	return in;
 }
 
+static void
+raise_no_array(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("what is copied is not an array of objects")));
+}
+
 typedef FleetMergeResult (*MergeObject) (JsonbContainer *object, const char *region);
 
 static FleetMergeResult
@@ -60,9 +68,7 @@ merge_element(JsonbContainer *rows, uint32 i, const char *region, MergeObject me
 
 	if (value == NULL || value->type != jbvBinary ||
 		!JsonContainerIsObject(value->val.binary.data))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("what is copied is not an array of objects")));
+		raise_no_array();
 	result = merge(value->val.binary.data, region);
 	fleet_replica_count(region, result);
 	return result;
@@ -79,6 +85,8 @@ for_each(FunctionCallInfo fcinfo, MergeObject merge)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	volatile int changed = 0;
 
+	if (!JsonContainerIsArray(&rows->root) || JsonContainerIsScalar(&rows->root))
+		raise_no_array();
 	PG_TRY();
 	{
 		for (uint32 i = 0; i < JsonContainerSize(&rows->root); i++)

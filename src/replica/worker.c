@@ -69,8 +69,9 @@ static TimestampTz next_follow = 0;
 static bool copying = false;	/* steps with regions follow each other at once */
 
 static FleetPlan role_plan = {
-	"SELECT fleet.own_region(), EXISTS (SELECT FROM fleet.map_replicas),"
-	" fleet.is_replica(), EXISTS (SELECT FROM fleet.replica_slots)"
+	"SELECT fleet.own_region(), fleet.is_replica(), EXISTS (SELECT FROM fleet.map_replicas),"
+	" EXISTS (SELECT FROM fleet.replica_slots)"
+	" OR EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'fleet_departures')"
 };
 static FleetPlan serve_plan = {
 	"SELECT fleet.serve_replicas()"
@@ -95,9 +96,9 @@ typedef struct Role
 {
 	MemoryContext context;		/* of the round */
 	char	   *own;			/* its region, or NULL */
-	bool		serves;			/* the map has replicas */
-	bool		follows;		/* it is one */
-	bool		leftovers;		/* slots, which may be of replicas that have left */
+	bool		follows;		/* it is a replica */
+	bool		serves;			/* it is none, and the map has replicas */
+	bool		served;			/* it has slots or publications */
 	List	   *sources;		/* regions that it follows */
 } Role;
 
@@ -161,9 +162,9 @@ read_role(void *arg)
 	fleet_base_plan_execute(&role_plan, NULL, NULL, NULL);
 	own = fleet_base_plan_text(0, 1);
 	role->own = own != NULL ? MemoryContextStrdup(role->context, own) : NULL;
-	role->serves = is_true(2);
-	role->follows = is_true(3);
-	role->leftovers = is_true(4);
+	role->follows = is_true(2);
+	role->serves = !role->follows && is_true(3);
+	role->served = is_true(4);
 }
 
 static bool
@@ -298,7 +299,7 @@ run_replica_steps(MemoryContext context)
 
 	if (run(read_role, &role, context) != NULL)
 		return false;
-	if ((role.serves || role.leftovers) && is_due(&next_serve, interval))
+	if ((role.serves || role.served) && is_due(&next_serve, interval))
 		(void) run(serve, NULL, context);
 	if (role.serves && role.own != NULL && is_due(&next_beat, heartbeat_interval))
 		send_heartbeat(&role);
