@@ -102,12 +102,12 @@ SELECT region, rides > 0 AS has_rides FROM (SELECT name AS region, rides FROM fl
 -- The merge rule, as a copy would use it.
 CREATE FUNCTION test.merge(region text, epoch bigint, hlc bigint, fare numeric, target text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	changed integer := fleet.merge_rows(region, jsonb_build_array(jsonb_build_object('kind', 'ride', 'key', 'M-1', 'epoch', epoch, 'hlc', hlc,
-		'target', target, 'image', jsonb_build_object('ride_id', 'M-1', 'customer_id', 'c', 'region', target, 'status', 'PENDING',
+	changed integer := fleet.merge_rows(region, jsonb_build_array(jsonb_build_object('kind', 'ride', 'key', 'MERGE-1', 'epoch', epoch, 'hlc', hlc,
+		'target', target, 'image', jsonb_build_object('ride_id', 'MERGE-1', 'customer_id', 'c', 'region', target, 'status', 'PENDING',
 			'fare', fare::text, 'start_location', fleet.make_point(0.5, 0.5)::text, 'updated_at', '2026-01-01', 'path_m', '0',
 			'epoch', epoch::text, 'hlc', hlc::fleet.hlc::text))));
 BEGIN
-	RETURN changed || ': ' || COALESCE((SELECT format('%s, epoch %s, %s', r.region, r.epoch, r.fare) FROM fleet.rides AS r WHERE ride_id = 'M-1'), 'none');
+	RETURN changed || ': ' || COALESCE((SELECT format('%s, epoch %s, %s', r.region, r.epoch, r.fare) FROM fleet.rides AS r WHERE ride_id = 'MERGE-1'), 'none');
 END
 $$;
 BEGIN;
@@ -123,10 +123,10 @@ SELECT test.merge('east', 2, 54, 0, NULL) AS grave_before_it;
 SELECT test.merge('east', 2, 70, 0, NULL) AS grave;
 SELECT test.merge('east', 2, 80, 7, 'east') AS after_its_grave;
 SELECT test.merge('east', 3, 90, 8, 'east') AS id_again;
-SELECT count(*) AS graves FROM fleet.departures WHERE key = 'M-1';
-SELECT fleet.forget_rows('west', '[{"kind": "ride", "key": "M-1", "epoch": 3, "hlc": 90}]') AS not_its_own,
-	fleet.forget_rows('east', '[{"kind": "ride", "key": "M-1", "epoch": 3, "hlc": 89}]') AS changed_since,
-	fleet.forget_rows('east', '[{"kind": "ride", "key": "M-1", "epoch": 3, "hlc": 90}]') AS forgotten;
+SELECT count(*) AS graves FROM fleet.departures WHERE key = 'MERGE-1';
+SELECT fleet.forget_rows('west', '[{"kind": "ride", "key": "MERGE-1", "epoch": 3, "hlc": 90}]') AS not_its_own,
+	fleet.forget_rows('east', '[{"kind": "ride", "key": "MERGE-1", "epoch": 3, "hlc": 89}]') AS changed_since,
+	fleet.forget_rows('east', '[{"kind": "ride", "key": "MERGE-1", "epoch": 3, "hlc": 90}]') AS forgotten;
 ROLLBACK;
 
 -- Malformed copies are refused, and nothing of a batch is left.
@@ -134,8 +134,8 @@ SELECT fleet.merge_rows('west', '{}');
 SELECT fleet.merge_rows('west', '[1]');
 SELECT fleet.merge_rows('west', '[{"kind": "boat", "key": "x", "epoch": 1, "hlc": 1}]');
 SELECT fleet.merge_rows('west', '[{"kind": "ride", "epoch": 1, "hlc": 1}]');
-SELECT fleet.merge_rows('west', '[{"kind": "ride", "key": "M-2", "epoch": 1, "hlc": 1, "target": "west", "image": 7}]');
-SELECT fleet.forget_rows('west', '[{"kind": "ride", "key": "M-2"}]');
+SELECT fleet.merge_rows('west', '[{"kind": "ride", "key": "MERGE-2", "epoch": 1, "hlc": 1, "target": "west", "image": 7}]');
+SELECT fleet.forget_rows('west', '[{"kind": "ride", "key": "MERGE-2"}]');
 
 -- One that cannot be written becomes a dead letter, and is tried again.
 BEGIN;

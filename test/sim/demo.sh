@@ -3,10 +3,12 @@
 # Copyright (c) 2026, the fleet authors
 # shellcheck source-path=SCRIPTDIR
 #
-# "make demo" calls this.  It starts a cluster (test/cluster.sh), replays traces
-# as a live feed, tells what happened, checks the outcome, draws a map, and
-# stops everything.  The last line is
+# "make demo" calls this.  It starts a cluster (test/cluster.sh) with a global
+# replica, replays traces as a live feed while a reader watches the replica, tells
+# what happened, checks the outcome, draws a map, and stops everything.  The last
+# lines are
 #
+#   demo.replica snapshots=.. missing=.. doubled=.. back=.. lag_ms=..
 #   demo.fixes=.. demo.handoffs=.. demo.failed=.. demo.exactly_once=yes|no
 #
 # and the exit status is 0 for yes, else 1.  From the environment:
@@ -30,10 +32,12 @@
 SIM=$FLEET_ROOT/test/sim
 CLUSTER_SH=$FLEET_ROOT/test/cluster.sh
 SETTLE_TIMEOUT=60               # seconds for handoffs in doubt to be decided
+REPLICA=world                   # the node that follows all regions
 
 WORK=''                         # scratch: clients, traces, results
 CLUSTER=''                      # the cluster's folder, once there is one
 REPLAY_PID=''
+WATCH_PID=''
 NAMES=()                        # of the nodes
 PROBLEMS=0                      # found by check_outcome
 
@@ -47,6 +51,7 @@ clean_up()
     if [ -f "$CLUSTER/settings" ]; then
         "$CLUSTER_SH" stop "$CLUSTER" || true
     fi
+    [ -z "$WATCH_PID" ] || wait "$WATCH_PID" 2>/dev/null || true
     [ -z "$CLUSTER" ] || rm -rf "$CLUSTER"
     [ -z "$WORK" ] || rm -rf "$WORK"
 }
@@ -123,9 +128,92 @@ make_traces()
 start_cluster()
 {
     CLUSTER=$(make_scratch cluster)
-    "$CLUSTER_SH" start "$CLUSTER" --regions "$REGIONS" ${ONLY:+--only "$ONLY"}
-    mapfile -t NAMES < <(awk '{ print $1 }' "$CLUSTER/nodes")
+    "$CLUSTER_SH" start "$CLUSTER" --regions "$REGIONS" --replica "$REPLICA" ${ONLY:+--only "$ONLY"}
+    grep -v "^$REPLICA " "$CLUSTER/nodes" >"$WORK/nodes"
+    mapfile -t NAMES < <(awk '{ print $1 }' "$WORK/nodes")
 }
+
+# ---- the replica
+
+# start_replica: have it follow the regions, and a reader watch it: snapshot after
+# snapshot, is every ride there that was, once, and at no earlier epoch?
+start_replica()
+{
+    local conninfo
+    conninfo=$(awk -v name="$REPLICA" '$1 == name { printf "host=%s port=%s dbname=%s", $2, $3, $4 }' "$CLUSTER/nodes")
+    node_sql "${NAMES[0]}" -c "CALL fleet.add_replica('$REPLICA', '$conninfo')" 2>&1 | sed 's/^NOTICE: *//'
+    node_sql "$REPLICA" <<'SQL'
+CREATE TABLE seen (ride_id text PRIMARY KEY, epoch bigint NOT NULL);
+CREATE TABLE watched (snapshots bigint, rides bigint, missing bigint, doubled bigint, back bigint);
+CREATE TABLE lags (lag_ms float8);
+INSERT INTO watched VALUES (0, 0, 0, 0, 0);
+CREATE PROCEDURE watch() LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE to_regclass('stop') IS NULL LOOP
+        WITH shown AS MATERIALIZED (
+            SELECT ride_id, min(epoch) AS epoch, count(*) AS n FROM fleet.rides GROUP BY ride_id
+        ), judged AS (
+            SELECT count(s.ride_id) AS rides, count(*) FILTER (WHERE s.ride_id IS NULL) AS missing,
+                count(*) FILTER (WHERE s.n > 1) AS doubled, count(*) FILTER (WHERE s.epoch < b.epoch) AS back
+            FROM shown AS s FULL JOIN seen AS b USING (ride_id)
+        ), kept AS (
+            INSERT INTO seen AS b SELECT ride_id, epoch FROM shown
+            ON CONFLICT (ride_id) DO UPDATE SET epoch = excluded.epoch WHERE b.epoch < excluded.epoch
+        )
+        UPDATE watched AS w SET snapshots = w.snapshots + 1, rides = j.rides, missing = w.missing + j.missing,
+            doubled = w.doubled + j.doubled, back = w.back + j.back FROM judged AS j;
+        INSERT INTO lags SELECT lag_ms FROM fleet.heartbeat;
+        COMMIT;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+END
+$$;
+SQL
+    node_sql "$REPLICA" -c 'CALL watch()' &
+    WATCH_PID=$!
+}
+
+# stop_replica: end the watch; wait until the replica has all that was committed
+stop_replica()
+{
+    local until deadline=$((SECONDS + SETTLE_TIMEOUT))
+    node_sql "$REPLICA" -c 'CREATE TABLE stop ()'
+    wait "$WATCH_PID" || problem "the reader of the replica failed"
+    WATCH_PID=''
+    until=$(node_sql "${NAMES[0]}" -c 'SELECT fleet.hlc_now()::bigint')
+    until [ "$(node_sql "$REPLICA" -c "SELECT fleet.global_watermark()::bigint > $until")" = t ]; do
+        [ "$SECONDS" -lt "$deadline" ] || { problem "the replica does not catch up"; return; }
+        sleep 0.2
+    done
+}
+
+# digest NODE TABLE CONDITION: of rows, in the order of their keys
+digest()
+{
+    node_sql "$1" -c "SELECT count(*), md5(string_agg(r::text, ';' ORDER BY r.${2%s}_id)) FROM fleet.$2 AS r WHERE $3"
+}
+
+check_replica()
+{
+    local node table snapshots rides missing doubled back lag
+    IFS='|' read -r snapshots rides missing doubled back < <(node_sql "$REPLICA" -c 'TABLE watched')
+    lag=$(node_sql "$REPLICA" -c "SELECT round(percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_ms)::numeric, 1) FROM lags")
+    heading "The global replica"
+    echo "$snapshots snapshots of it were read meanwhile, the last one with $rides rides: $missing missing," \
+        "$doubled twice, $back gone back; its lag was $lag ms in the median"
+    node_sql "$REPLICA" -F '|' -c "SELECT region, state, round(lag_ms::numeric, 1), applied, stale, moved, repairs FROM fleet.replica_status ORDER BY region" |
+        column_table < <(echo "region|state|lag ms|rows applied|stale|moved|repairs"; cat)
+    REPLICA_LINE="demo.replica snapshots=$snapshots missing=$missing doubled=$doubled back=$back lag_ms=$lag"
+    [ "$((missing + doubled + back))" -eq 0 ] || problem "the replica blinked"
+    [ "$snapshots" -gt 0 ] || problem "the replica was not watched"
+    for node in "${NAMES[@]}"; do
+        for table in rides vehicles; do
+            expect "$table of $node on the replica" "$(digest "$REPLICA" "$table" "region = '$node'")" \
+                "$(digest "$node" "$table" "region = '$node'")"
+        done
+    done
+}
+REPLICA_LINE=''
 
 # ---- the replay
 
@@ -133,7 +221,7 @@ run_replay()
 {
     "$WORK/replay" --speedup="${SPEEDUP:-0}" --workers="${WORKERS:-8}" \
         --events="$WORK/events" --tracks="$WORK/tracks" --rides="$WORK/rides" \
-        "$CLUSTER/nodes" <"$WORK/traces" >"$WORK/replay.out" &
+        "$WORK/nodes" <"$WORK/traces" >"$WORK/replay.out" &
     REPLAY_PID=$!
     wait "$REPLAY_PID" || die "the replay failed"
     REPLAY_PID=''
@@ -364,7 +452,7 @@ keep_cluster()
 {
     local node
     heading "The cluster is still running"
-    for node in "${NAMES[@]}"; do
+    for node in "${NAMES[@]}" "$REPLICA"; do
         echo "  test/cluster.sh psql $CLUSTER $node"
     done
     echo "  test/cluster.sh status $CLUSTER"
@@ -381,7 +469,8 @@ In this demonstration vehicles drive and report where they are. Each report is
 one call of fleet.report_fix() on the server where the vehicle lives. When it
 has crossed a border, that same call hands the vehicle and the ride it serves
 off to the next server, in one two-phase commit: the ride is never in two
-regions and never in none. At the end every ride is counted.
+regions and never in none. A replica follows all servers, and a reader looks at it
+all the time. At the end every ride is counted.
 TEXT
 }
 
@@ -400,19 +489,23 @@ main()
     echo "$(wc -l <"$WORK/traces") fixes of $(cut -d, -f1 "$WORK/traces" | sort -u | wc -l) $SOURCE"
     heading "Starting the servers"
     start_cluster
-    echo "${NAMES[*]}"
+    echo "${NAMES[*]}, and the replica $REPLICA"
+    start_replica
     heading "Replaying the traffic"
     run_replay
     settle
+    stop_replica
     collect
     print_summary
     print_regions
     print_example
+    check_replica
     check_outcome
     draw_map
     [ -z "${KEEP:-}" ] || keep_cluster
     [ "$PROBLEMS" -eq 0 ] || once=no
     echo
+    echo "$REPLICA_LINE"
     echo "demo.fixes=$(replayed fixes) demo.handoffs=$(replayed handoffs)" \
         "demo.failed=$(replayed failed) demo.exactly_once=$once"
     [ "$once" = yes ]
