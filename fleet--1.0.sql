@@ -590,11 +590,14 @@ CREATE FUNCTION fleet.guard() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_handoff_guard'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.guard() IS 'trigger of the local partitions: version, state machine, graves';
+-- It writes with the owner's rights: nobody else may put it on a table.
+REVOKE EXECUTE ON FUNCTION fleet.guard() FROM PUBLIC;
 
 CREATE FUNCTION fleet.refuse_write() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_handoff_refuse_write'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.refuse_write() IS 'trigger of the other regions'' partitions: says where the row can be changed';
+REVOKE EXECUTE ON FUNCTION fleet.refuse_write() FROM PUBLIC;
 
 CREATE FUNCTION fleet.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -608,6 +611,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION fleet.refuse_truncate() IS 'trigger of the local partitions: TRUNCATE would leave no graves';
+REVOKE EXECUTE ON FUNCTION fleet.refuse_truncate() FROM PUBLIC;
 
 CREATE FUNCTION fleet.whereabouts(kind text, key text) RETURNS text
 	AS 'MODULE_PATHNAME', 'fleet_handoff_whereabouts_sql'
@@ -1595,21 +1599,25 @@ CREATE FUNCTION fleet.merge() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.merge() IS 'trigger of a replica''s tables: newer versions win, in place';
+REVOKE EXECUTE ON FUNCTION fleet.merge() FROM PUBLIC;
 
 CREATE FUNCTION fleet.merge_departure() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge_departure'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.merge_departure() IS 'trigger of a replica''s departures: moves rows to their target, and buries deleted ones';
+REVOKE EXECUTE ON FUNCTION fleet.merge_departure() FROM PUBLIC;
 
 CREATE FUNCTION fleet.merge_heartbeat() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge_heartbeat'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.merge_heartbeat() IS 'trigger of a replica''s heartbeats: measures the lag, and moves the clock';
+REVOKE EXECUTE ON FUNCTION fleet.merge_heartbeat() FROM PUBLIC;
 
 CREATE FUNCTION fleet.refuse_replica_write() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_refuse_write'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.refuse_replica_write() IS 'trigger of a replica''s tables: says where rows are changed';
+REVOKE EXECUTE ON FUNCTION fleet.refuse_replica_write() FROM PUBLIC;
 
 CREATE FUNCTION fleet.merge_rows(region text, arriving jsonb) RETURNS integer
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge_rows'
@@ -1632,6 +1640,7 @@ CREATE FUNCTION fleet.replica_counters(OUT region text, OUT applied bigint, OUT 
 	AS 'MODULE_PATHNAME', 'fleet_replica_counters_sql'
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	SET search_path = pg_catalog, pg_temp;
+REVOKE EXECUTE ON FUNCTION fleet.replica_counters() FROM PUBLIC;
 COMMENT ON FUNCTION fleet.replica_counters() IS
 	'by region, since the server started: rows applied, dropped as stale, moved, healed, and not to be written; the last error of its apply worker';
 
@@ -2332,6 +2341,31 @@ END
 $$;
 COMMENT ON FUNCTION fleet.forget_replica(text) IS 'internal: takes a replica off the map; its slots go, and it finds out by itself';
 REVOKE EXECUTE ON FUNCTION fleet.forget_replica(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.forget_replica(text) TO fleet_node;
+
+CREATE FUNCTION fleet.have_replica_forgotten(name text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	region text;
+BEGIN
+	IF fleet.own_region() IS NOT NULL THEN
+		RETURN fleet.forget_replica(name);
+	END IF;
+	-- From a replica: by the first region that answers.
+	FOR region IN SELECT m.name FROM fleet.map_regions AS m ORDER BY m.name LOOP
+		BEGIN
+			RETURN fleet.ask(region, format('SELECT fleet.forget_replica(%L)', name), 30000);
+		EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnection THEN
+			CONTINUE;
+		END;
+	END LOOP;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.have_replica_forgotten(text) IS 'internal: as fleet.forget_replica, on a replica too';
+REVOKE EXECUTE ON FUNCTION fleet.have_replica_forgotten(text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.check_replica(name text, conninfo text) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -2458,7 +2492,7 @@ DECLARE
 	until timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '30 seconds';
 BEGIN
 	COMMIT;
-	IF name IS NULL OR fleet.forget_replica(name) IS NULL THEN
+	IF name IS NULL OR fleet.have_replica_forgotten(name) IS NULL THEN
 		RAISE EXCEPTION 'replica "%" does not exist', name
 			USING ERRCODE = 'RF004', HINT = 'The table fleet.map_replicas lists them.';
 	END IF;

@@ -57,18 +57,20 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
-	$$VALUES ('distance_m'), ('geofence_problem'), ('guard'), ('lat'), ('lon'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
-		('raise_not_here'), ('refuse_truncate'), ('refuse_write'), ('region_rides'), ('require_here')$$, 'helpers that PUBLIC may execute');
+	$$VALUES ('distance_m'), ('geofence_problem'), ('is_replica'), ('lat'), ('lon'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
+		('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_here'), ('slot_name')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
-	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('depart'), ('hlc_receive'), ('inventory'), ('outcomes'), ('redo'), ('settle'), ('whereabouts')$$,
+	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
+		('inventory'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('redo'), ('replica_beat'), ('replica_progress'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('depart_again'), ('inventory'), ('own_region'), ('raise_not_here'), ('redo')$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('inventory'),
+		('is_replica'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
-	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname IN ('plpgsql')
+	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname IN ('plpgsql') AND p.prokind <> 'p'
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'as has every function in PL/pgSQL');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
 	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname = 'sql' AND p.prosqlbody IS NULL$$, 'functions in SQL are bound when they are made');
@@ -83,9 +85,9 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution'),
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution'),
 		('dead_letters'), ('consumers')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions')$$, 'views');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions'), ('replica_status')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -115,12 +117,12 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('departures'), ('handoff_log'), ('decisions')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('dead_letters')$$, 'tables whose rows pg_dump keeps');
 
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -129,11 +131,12 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.prepare_timeout', '5000', '10', '600000', 'ms', 'user', 'integer'),
 		('fleet.commit_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
-		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer')$$, 'settings');
+		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer'),
+		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
