@@ -250,6 +250,23 @@ SELECT test.raised($$SELECT fleet.consume('no_such', 'test.take')$$);
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take', 10, ARRAY['table', 'rides'])$$);
 SELECT test.raised($$SELECT fleet.retry_dead_letters('pg_catalog.pg_sleep')$$);
 
+-- A role that is no superuser.
+CREATE ROLE stream_reader REPLICATION;
+GRANT EXECUTE ON FUNCTION fleet.consume(name, regproc, integer, text[]), fleet.check_consumer(regproc), fleet.try_change(regproc, jsonb),
+	fleet.retry_dead_letters(regproc, integer, bigint[]) TO stream_reader;
+GRANT SELECT, INSERT, UPDATE ON fleet.consumers, fleet.dead_letters TO stream_reader;
+GRANT USAGE ON SCHEMA test TO stream_reader;
+GRANT SELECT, INSERT ON test.taken, test.poison TO stream_reader;
+INSERT INTO test.poison VALUES ('P-1');
+SELECT fleet.set_ride_status('P-1', 'IN_PROGRESS') IS NULL AS set;
+SET ROLE stream_reader;
+SELECT * FROM fleet.consume('stream_w', 'test.take');
+SELECT * FROM fleet.retry_dead_letters('test.take');
+SELECT test.state_of($$SELECT fleet.drop_change_stream('stream_w')$$);
+RESET ROLE;
+DROP OWNED BY stream_reader;
+DROP ROLE stream_reader;
+
 -- What a server lacks; older ones do not have the setting.
 CREATE FUNCTION test.slot_refused() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
