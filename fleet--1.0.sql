@@ -2628,6 +2628,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION fleet.check_consumer(regproc) IS 'internal: raises an error where this cannot be called with a change';
+REVOKE EXECUTE ON FUNCTION fleet.check_consumer(regproc) FROM PUBLIC;
 
 CREATE FUNCTION fleet.try_change(consumer regproc, change jsonb, OUT failed boolean, OUT state text, OUT message text)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -2643,6 +2644,7 @@ EXCEPTION WHEN OTHERS OR assert_failure THEN
 END
 $$;
 COMMENT ON FUNCTION fleet.try_change(regproc, jsonb) IS 'internal: calls a consumer in a subtransaction; says how that went';
+REVOKE EXECUTE ON FUNCTION fleet.try_change(regproc, jsonb) FROM PUBLIC;
 
 CREATE FUNCTION fleet.consume(slot name, consumer regproc, max_changes integer DEFAULT 1000, options text[] DEFAULT '{}',
 	OUT changes integer, OUT dead integer)

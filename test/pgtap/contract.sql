@@ -35,6 +35,11 @@ INSERT INTO contract VALUES
 	('branch_evidence', 'dtxid text', 'boolean', 'v', true, false, true),
 	('is_running', 'dtxid text', 'boolean', 'v', true, false, false),
 	('verify', '', 'TABLE(check_name text, problems bigint, ids text[])', 'v', true, false, false),
+	('create_change_stream', 'slot name, temporary boolean', 'pg_lsn', 'v', true, false, false),
+	('drop_change_stream', 'slot name', 'void', 'v', true, false, false),
+	('set_old_images', 'enabled boolean', 'void', 'v', true, false, false),
+	('consume', 'slot name, consumer regproc, max_changes integer, options text[], OUT changes integer, OUT dead integer', 'record', 'v', true, false, false),
+	('retry_dead_letters', 'consumer regproc, max_letters integer, ids bigint[], OUT resolved integer, OUT failed integer', 'record', 'v', false, false, false),
 	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
 	('hlc_receive', 'stamp fleet.hlc', 'fleet.hlc', 'v', true, false, true),
 	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true);
@@ -74,12 +79,14 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 5), ('set_ride_status', 2), ('report_fix', 7)) AS v(name, n)
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 5), ('set_ride_status', 2), ('report_fix', 7),
+		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution')$$, 'tables');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution'),
+		('dead_letters'), ('consumers')$$, 'tables');
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions'), ('replica_status')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
@@ -110,7 +117,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('dead_letters')$$, 'tables whose rows pg_dump keeps');
 
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
