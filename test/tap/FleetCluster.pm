@@ -18,7 +18,8 @@
 # With tcp => 1 the nodes listen on addresses of the loopback network, and talk to
 # each other over them.  With links => 1 the nodes talk to each other through a relay (FleetRelay), one
 # link for each node's connections to each other one; network() and delay() say
-# what it is like between two nodes.
+# what it is like between two nodes.  With replica => 1 the last node is to be a
+# replica: it is on no map (FleetReplica.pm).
 
 package FleetCluster;
 
@@ -72,7 +73,9 @@ sub new
 		$self->start($name);
 		$self->sql($name, "SELECT fleet.init_node('node_$name')");
 	}
-	$self->add_region($_) for $opt{no_map} ? () : $self->names;
+	my @regions = $self->names;
+	$self->{replica} = pop @regions if $opt{replica};
+	$self->add_region($_) for $opt{no_map} ? () : @regions;
 	$self->add_links if $opt{links};
 	return $self;
 }
@@ -103,6 +106,8 @@ wal_level = logical
 max_prepared_transactions = 50
 max_worker_processes = 16
 max_wal_senders = 8
+max_logical_replication_workers = 8
+wal_retrieve_retry_interval = 500ms
 max_connections = 50
 shared_buffers = 16MB
 min_wal_size = 16MB
