@@ -55,8 +55,11 @@ sub broken
 
 my $slot = $c->sql($g, "SELECT fleet.slot_name('node_$g', 'a')");
 broken('slot dropped', 'a', sub {
-	$c->sql('a', "SELECT pg_terminate_backend(active_pid, 2000) FROM pg_replication_slots WHERE slot_name = '$slot';"
-		. "SELECT pg_drop_replication_slot('$slot')");
+	# Its worker is quick to use it again.
+	$c->wait_until(sub {
+		$c->ask('a', "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '$slot'");
+		$c->ask('a', "SELECT pg_drop_replication_slot('$slot')")->{ok};
+	}, 'the slot is dropped');
 	change('a');
 });
 
