@@ -166,6 +166,15 @@ DELETE FROM fleet.rides WHERE region = 'east';
 SELECT count(*) > 0 AS events FROM test.events('stream_e');
 \c fleet_w
 
+-- An image whose place is written in the other order of bytes, and one that an update does not write.
+INSERT INTO fleet.departures (kind, key, epoch, target, hlc, image) VALUES
+	('ride', 'swapped', 2, 'east', fleet.hlc_now(), '{"start_location": "0020000001000010E63FE00000000000003FD0000000000000"}'),
+	('ride', 'apart', 2, 'east', fleet.hlc_now(), jsonb_build_object('customer_id', test.long('i', 2000)));
+UPDATE fleet.departures SET dtxid = 'again' WHERE key = 'apart';
+DELETE FROM fleet.departures WHERE key IN ('swapped', 'apart');
+SELECT e::jsonb->>'operation' AS operation, e::jsonb->>'key' AS key, e::jsonb#>>'{new,start_location}' AS place, e::jsonb ? 'new' AS image
+	FROM test.events('stream_w') AS e;
+
 -- Filters.
 SELECT fleet.request_ride('F-1', 'C', 0.1, 0.2, 'FV-1');
 SELECT fleet.register_vehicle('FV-1', 0.1, 0.2);
@@ -216,13 +225,13 @@ BEGIN
 	IF EXISTS (SELECT FROM test.poison WHERE key = change->>'key') THEN
 		RAISE EXCEPTION 'cannot take %', change->>'key' USING ERRCODE = '22012';
 	END IF;
-	ASSERT change->>'key' <> 'Q-4', 'not Q-4';
+	ASSERT change->>'key' <> 'DQ-4', 'not DQ-4';
 END
 $$;
 CREATE VIEW test.letters AS SELECT origin, region, reason_sqlstate, reason_message, change->>'key' AS key, attempts, resolved_at IS NOT NULL AS resolved
 	FROM fleet.dead_letters ORDER BY id;
-INSERT INTO test.poison VALUES ('Q-2');
-SELECT count(fleet.request_ride('Q-' || i, 'C', 0.1, 0.2)) FROM generate_series(1, 4) AS i;
+INSERT INTO test.poison VALUES ('DQ-2');
+SELECT count(fleet.request_ride('DQ-' || i, 'C', 0.1, 0.2)) FROM generate_series(1, 4) AS i;
 BEGIN;
 SELECT * FROM fleet.consume('stream_w', 'test.take');
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take')$$);
@@ -238,8 +247,8 @@ SELECT * FROM fleet.retry_dead_letters('test.take', max_letters => 1);
 SELECT * FROM test.letters;
 SELECT * FROM fleet.retry_dead_letters('test.take', ids => ARRAY[0]);
 -- A batch ends where a transaction ends; each change comes once.
-SELECT fleet.set_ride_status('Q-' || i, 'EN_ROUTE') IS NULL AS set FROM generate_series(1, 3) AS i;
-SELECT fleet.set_ride_status('Q-1', 'ARRIVED') IS NULL AS set;
+SELECT fleet.set_ride_status('DQ-' || i, 'EN_ROUTE') IS NULL AS set FROM generate_series(1, 3) AS i;
+SELECT fleet.set_ride_status('DQ-1', 'ARRIVED') IS NULL AS set;
 SELECT * FROM fleet.consume('stream_w', 'test.take', 2, ARRAY['tables', 'rides']);
 SELECT * FROM fleet.consume('stream_w', 'test.take', 2);
 SELECT * FROM fleet.consume('stream_w', 'test.take', 2);
@@ -247,6 +256,7 @@ SELECT count(*), count(DISTINCT change->>'id') AS ids FROM test.taken;
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'pg_catalog.lower')$$);
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'pg_catalog.pg_sleep')$$);
 SELECT test.raised($$SELECT fleet.consume('no_such', 'test.take')$$);
+SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take', -1)$$);
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take', 10, ARRAY['table', 'rides'])$$);
 SELECT test.raised($$SELECT fleet.retry_dead_letters('pg_catalog.pg_sleep')$$);
 
@@ -257,8 +267,8 @@ GRANT EXECUTE ON FUNCTION fleet.consume(name, regproc, integer, text[]), fleet.c
 GRANT SELECT, INSERT, UPDATE ON fleet.consumers, fleet.dead_letters TO stream_reader;
 GRANT USAGE ON SCHEMA test TO stream_reader;
 GRANT SELECT, INSERT ON test.taken, test.poison TO stream_reader;
-INSERT INTO test.poison VALUES ('Q-1');
-SELECT fleet.set_ride_status('Q-1', 'IN_PROGRESS') IS NULL AS set;
+INSERT INTO test.poison VALUES ('DQ-1');
+SELECT fleet.set_ride_status('DQ-1', 'IN_PROGRESS') IS NULL AS set;
 SET ROLE stream_reader;
 SELECT * FROM fleet.consume('stream_w', 'test.take');
 SELECT * FROM fleet.retry_dead_letters('test.take');
