@@ -2660,6 +2660,9 @@ DECLARE
 	data text;
 BEGIN
 	PERFORM fleet.check_consumer(consumer);
+	IF max_changes < 1 THEN
+		RAISE EXCEPTION 'max_changes must be 1 or more' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
 	changes := 0;
 	dead := 0;
 	INSERT INTO fleet.consumers (slot) VALUES (consume.slot) ON CONFLICT DO NOTHING;

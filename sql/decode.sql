@@ -166,6 +166,15 @@ DELETE FROM fleet.rides WHERE region = 'east';
 SELECT count(*) > 0 AS events FROM test.events('stream_e');
 \c fleet_w
 
+-- An image whose place is written in the other order of bytes, and one that an update does not write.
+INSERT INTO fleet.departures (kind, key, epoch, target, hlc, image) VALUES
+	('ride', 'swapped', 2, 'east', fleet.hlc_now(), '{"start_location": "0020000001000010E63FE00000000000003FD0000000000000"}'),
+	('ride', 'apart', 2, 'east', fleet.hlc_now(), jsonb_build_object('customer_id', test.long('i', 2000)));
+UPDATE fleet.departures SET dtxid = 'again' WHERE key = 'apart';
+DELETE FROM fleet.departures WHERE key IN ('swapped', 'apart');
+SELECT e::jsonb->>'operation' AS operation, e::jsonb->>'key' AS key, e::jsonb#>>'{new,start_location}' AS place, e::jsonb ? 'new' AS image
+	FROM test.events('stream_w') AS e;
+
 -- Filters.
 SELECT fleet.request_ride('F-1', 'C', 0.1, 0.2, 'FV-1');
 SELECT fleet.register_vehicle('FV-1', 0.1, 0.2);
@@ -247,6 +256,7 @@ SELECT count(*), count(DISTINCT change->>'id') AS ids FROM test.taken;
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'pg_catalog.lower')$$);
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'pg_catalog.pg_sleep')$$);
 SELECT test.raised($$SELECT fleet.consume('no_such', 'test.take')$$);
+SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take', -1)$$);
 SELECT test.raised($$SELECT fleet.consume('stream_w', 'test.take', 10, ARRAY['table', 'rides'])$$);
 SELECT test.raised($$SELECT fleet.retry_dead_letters('pg_catalog.pg_sleep')$$);
 

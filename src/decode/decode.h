@@ -238,6 +238,7 @@ extern StringInfo fleet_decode_event_begin(LogicalDecodingContext *ctx, FleetDec
 extern void fleet_decode_event_end(LogicalDecodingContext *ctx, FleetDecodeXact *xact);
 extern void fleet_decode_put_images(StringInfo buf, const FleetDecodeOptions *options,
 									FleetDecodeTable *table, bool has_old, bool has_new);
+extern bool fleet_decode_is_missing(Datum value);
 extern void fleet_decode_put_departed(StringInfo buf, FleetDecodeTable *live, Datum image);
 
 /* ---- plugin.c ---- */

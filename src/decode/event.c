@@ -173,12 +173,20 @@ fleet_decode_event_end(LogicalDecodingContext *ctx, FleetDecodeXact *xact)
 
 /* ---------- images ---------- */
 
-/* A value that is stored apart and was not written, because it did not change. */
+/*
+ * A varlena that is stored apart and was not written, because it did not change.  To
+ * fetch it is no way out: by now the table it is in may have another, or none.
+ */
+bool
+fleet_decode_is_missing(Datum value)
+{
+	return VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value));
+}
+
 static bool
 is_unknown(const FleetDecodeTable *table, const FleetDecodeRow *row, int i)
 {
-	return table->columns[i].varlena && !row->isnull[i] &&
-		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(row->values[i]));
+	return table->columns[i].varlena && !row->isnull[i] && fleet_decode_is_missing(row->values[i]);
 }
 
 static bool

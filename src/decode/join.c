@@ -147,15 +147,16 @@ fleet_decode_let_go(LogicalDecodingContext *ctx, FleetDecodeXact *xact)
 
 /*
  * What waits for this row, if it is what the change is the other part of.  Any other
- * is let go of: the row has gone on.
+ * is let go of: the row has gone on.  Both parts are of one subtransaction, or the
+ * event would be dropped with the second while the first stands.
  */
 static FleetDecodePending *
-take_pending(LogicalDecodingContext *ctx, FleetDecodeXact *xact, const FleetDecodeKey *key,
+take_pending(LogicalDecodingContext *ctx, FleetDecodeXact *xact, const FleetDecodeEvent *event,
 			 FleetDecodeWait wait)
 {
-	FleetDecodePending *pending = fleet_decode_pending_find(xact, key);
+	FleetDecodePending *pending = fleet_decode_pending_find(xact, &event->key);
 
-	if (pending == NULL || pending->wait == wait)
+	if (pending == NULL || (pending->wait == wait && pending->place.xid == event->place.xid))
 		return pending;
 	let_go(ctx, xact, pending);
 	return NULL;
@@ -201,7 +202,7 @@ on_insert(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent *
 		  FleetDecodeTable *table)
 {
 	FleetDecodePending *pending =
-		take_pending(ctx, xact, &event->key, FLEET_DECODE_REINSERTED);
+		take_pending(ctx, xact, event, FLEET_DECODE_REINSERTED);
 
 	event->operation = "insert";
 	if (pending == NULL && event->has_version && event->epoch > 1)
@@ -232,7 +233,7 @@ static void
 on_delete(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent *event,
 		  FleetDecodeTable *table, bool has_old)
 {
-	FleetDecodePending *pending = take_pending(ctx, xact, &event->key, FLEET_DECODE_BURIED);
+	FleetDecodePending *pending = take_pending(ctx, xact, event, FLEET_DECODE_BURIED);
 
 	event->operation = "delete";
 	if (pending == NULL)
@@ -281,7 +282,7 @@ on_live_change(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeTa
 static void
 on_grave(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent *event)
 {
-	FleetDecodePending *pending = take_pending(ctx, xact, &event->key, FLEET_DECODE_DELETED);
+	FleetDecodePending *pending = take_pending(ctx, xact, event, FLEET_DECODE_DELETED);
 
 	if (pending == NULL)
 	{
@@ -300,7 +301,7 @@ on_departed(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent
 			FleetDecodeTable *table)
 {
 	FleetDecodeStream *stream = ctx->output_plugin_private;
-	FleetDecodePending *pending = take_pending(ctx, xact, &event->key, FLEET_DECODE_DELETED);
+	FleetDecodePending *pending = take_pending(ctx, xact, event, FLEET_DECODE_DELETED);
 	FleetDecodeTable *live;
 
 	event->operation = "moved";
@@ -316,7 +317,8 @@ on_departed(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent
 		StringInfo	buf = fleet_decode_event_begin(ctx, xact, event);
 
 		live = fleet_decode_live_table(event->key.is_ride);
-		if (live != NULL && has(table, &table->new, FLEET_DECODE_IMAGE))
+		if (live != NULL && has(table, &table->new, FLEET_DECODE_IMAGE) &&
+			!fleet_decode_is_missing(get(table, &table->new, FLEET_DECODE_IMAGE)))
 			fleet_decode_put_departed(buf, live, get(table, &table->new, FLEET_DECODE_IMAGE));
 		fleet_decode_event_end(ctx, xact);
 	}
@@ -326,15 +328,17 @@ on_departed(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent
 
 static void
 on_departure(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeTable *table,
-			 FleetDecodeEvent *event, bool is_update)
+			 FleetDecodeEvent *event, const HeapTuple old, bool is_update)
 {
+	const FleetDecodeRow *row = old != NULL ? &table->old : &table->new;
 	char	   *kind = get_text(table, FLEET_DECODE_KIND);
 
 	event->to = get_text(table, FLEET_DECODE_TARGET);
 	if (is_update && event->to != NULL && has(table, &table->new, FLEET_DECODE_SETTLED))
 		return;
-	set_key(&event->key, strcmp(kind, "ride") == 0,
-			get(table, &table->new, FLEET_DECODE_KEY));
+	if (old != NULL)
+		heap_deform_tuple(old, table->desc, table->old.values, table->old.isnull);
+	set_key(&event->key, strcmp(kind, "ride") == 0, get(table, row, FLEET_DECODE_KEY));
 	set_version(event, table, &table->new);
 	set_region(event, table, NULL);
 	if (event->to == NULL)
@@ -356,7 +360,8 @@ on_arrived(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeEvent 
 	FleetDecodePending *pending = fleet_decode_pending_find(xact, &event->key);
 
 	if (pending == NULL ? !xact->overflowed :
-		pending->wait != FLEET_DECODE_INSERTED || pending->epoch != event->epoch)
+		pending->wait != FLEET_DECODE_INSERTED || pending->epoch != event->epoch ||
+		pending->place.xid != event->place.xid)
 		return;
 	event->operation = "moved";
 	event->from = get_text(table, FLEET_DECODE_SOURCE);
@@ -390,8 +395,11 @@ on_log(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeTable *tab
 	if (strcmp(status, "arrived") == 0)
 		on_arrived(ctx, xact, event, table);
 	else if (strcmp(status, "reinserted") == 0 &&
-			 take_pending(ctx, xact, &event->key, FLEET_DECODE_REINSERTED) == NULL)
+			 take_pending(ctx, xact, event, FLEET_DECODE_REINSERTED) == NULL)
+	{
 		wait_for_more(xact, FLEET_DECODE_REINSERTED, event, NULL);
+		check_size(ctx, xact);
+	}
 }
 
 /* ---------- */
@@ -421,7 +429,7 @@ fleet_decode_change(LogicalDecodingContext *ctx, FleetDecodeXact *xact,
 	{
 		heap_deform_tuple(new, table->desc, table->new.values, table->new.isnull);
 		if (table->role == FLEET_DECODE_DEPARTURES)
-			on_departure(ctx, xact, table, &event,
+			on_departure(ctx, xact, table, &event, old,
 						 change->action == REORDER_BUFFER_CHANGE_UPDATE);
 		else if (change->action == REORDER_BUFFER_CHANGE_INSERT)
 			on_log(ctx, xact, table, &event);

@@ -229,7 +229,7 @@ write_digits(char *p, int value, int n)
 	return p + n;
 }
 
-/* ISO 8601; a year of more or less than four digits has a sign and six. */
+/* ISO 8601; a year of more or less than four digits has a sign and six, or seven. */
 static char *
 write_day(char *p, int julian)
 {
@@ -243,7 +243,7 @@ write_day(char *p, int julian)
 	else
 	{
 		*p++ = year < 0 ? '-' : '+';
-		p = write_digits(p, abs(year), 6);
+		p = write_digits(p, abs(year), abs(year) > 999999 ? 7 : 6);
 	}
 	*p++ = '-';
 	p = write_digits(p, month, 2);

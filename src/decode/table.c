@@ -113,9 +113,12 @@ on_type_inval(Datum arg, int cacheid, uint32 hashvalue)
 		drop_all();
 }
 
+/* A stream that failed may be cleaned up when the next one has begun. */
 static void
 forget_stream(void *arg)
 {
+	if (kept_tables != arg)
+		return;
 	kept_tables = NULL;
 	tables_context = NULL;
 	last_kept = NULL;
@@ -141,6 +144,7 @@ fleet_decode_tables_init(MemoryContext context)
 	tables_context = context;
 	last_kept = NULL;
 	callback->func = forget_stream;
+	callback->arg = kept_tables;
 	MemoryContextRegisterResetCallback(context, callback);
 }
 

@@ -49,8 +49,12 @@
 #define POINT_HEADER		4
 #define POINT_TYPE			1
 
-/* Well-known binary with an SRID, in hexadecimal: order, type, SRID, x, y. */
+/*
+ * Well-known binary with an SRID, in hexadecimal: order, type, SRID, x, y; in the
+ * order of the server that wrote it.
+ */
 #define EWKB_POINT			"0101000020"
+#define EWKB_POINT_BIG		"0020000001"
 #define EWKB_POINT_LEN		(2 * 25)
 
 /* ---------- which encoding ---------- */
@@ -308,16 +312,17 @@ hex_digit(char c)
 	return -1;
 }
 
-/* Eight bytes in hexadecimal, the least significant first. */
+/* Eight bytes in hexadecimal; big: the most significant first. */
 static bool
-read_hex_double(const char *text, double *value)
+read_hex_double(const char *text, bool big, double *value)
 {
 	uint64		bits = 0;
 
-	for (int i = 7; i >= 0; i--)
+	for (int i = 0; i < 8; i++)
 	{
-		int			high = hex_digit(text[2 * i]);
-		int			low = hex_digit(text[2 * i + 1]);
+		const char *byte = text + 2 * (big ? i : 7 - i);
+		int			high = hex_digit(byte[0]);
+		int			low = hex_digit(byte[1]);
 
 		if (high < 0 || low < 0)
 			return false;
@@ -330,14 +335,16 @@ read_hex_double(const char *text, double *value)
 static void
 put_text_point(StringInfo buf, const char *text, int len)
 {
+	bool		big = len == EWKB_POINT_LEN && memcmp(text, EWKB_POINT_BIG, strlen(EWKB_POINT_BIG)) == 0;
+	const char *empty = big ? "7FF80000000000007FF8000000000000" : "000000000000F87F000000000000F87F";
 	double		x;
 	double		y;
 
-	if (len != EWKB_POINT_LEN || strncmp(text, EWKB_POINT, strlen(EWKB_POINT)) != 0)
+	if (len != EWKB_POINT_LEN || (!big && strncmp(text, EWKB_POINT, strlen(EWKB_POINT)) != 0))
 		fleet_decode_put_string(buf, text, len);
-	else if (read_hex_double(text + 18, &x) && read_hex_double(text + 34, &y))
+	else if (read_hex_double(text + 18, big, &x) && read_hex_double(text + 34, big, &y))
 		put_point(buf, x, y);
-	else if (pg_strncasecmp(text + 18, "000000000000F87F000000000000F87F", 32) == 0)
+	else if (pg_strncasecmp(text + 18, empty, 32) == 0)
 		FLEET_DECODE_PUT(buf, "[]");
 	else
 		fleet_decode_put_string(buf, text, len);

@@ -285,5 +285,28 @@ sub move { return "SELECT fleet.handoff(ARRAY(SELECT '$_[0]' || i FROM generate_
 	is(join(' ', map { $_->{key} } peek('')), 'after', 'who does not stream never hears of it');
 }
 
+# A row is deleted, and a departure of it is rolled back with its savepoint: the two are
+# no handoff.  fleet itself writes both in one subtransaction, so triggers are off.
+{
+	my $file = "$tmp/undone";
+	my $text = sub { return -f $file ? slurp_file($file) : '' };
+	my $fill = sub { "INSERT INTO fleet.local_vehicles (vehicle_id, region, epoch, hlc, updated_at) SELECT '$_[0]' || i, 'b', 1, fleet.hlc_now(), now() FROM generate_series(1, 3000) AS i;\n" };
+
+	$c->sql('b', "SELECT count(*) FROM pg_logical_slot_get_changes('large', NULL, NULL)");
+	my $receiver = IPC::Run::start([ 'pg_recvlogical', '-d', $c->conninfo('b') . " options='-c logical_decoding_work_mem=64kB'",
+		'-S', 'large', '-f', $file, '-s', '60', '-F', '60', '--start', '-o', 'streaming=on' ], '<', \undef);
+	my $session = $c->start_sql('b', "BEGIN; SET LOCAL session_replication_role = replica;\n"
+		. "DELETE FROM fleet.local_rides WHERE ride_id = 'after'; SAVEPOINT one;\n"
+		. "INSERT INTO fleet.departures (kind, key, epoch, target, hlc) VALUES ('ride', 'after', 2, 'a', fleet.hlc_now());\n"
+		. $fill->('s') . 'SELECT pg_sleep(2); ROLLBACK TO one; COMMIT;');
+
+	$c->wait_until(sub { $text->() =~ /"moved","kind":"ride","key":"after"/ }, 'the departure is sent while it stands');
+	$session->finish;
+	$c->wait_until(sub { $text->() =~ /"stream_commit".*\n/ }, 'the end is sent');
+	$receiver->kill_kill;
+	my ($done) = committed(map { decode_json($_) } split /\n/, $text->());
+	is(join(' ', map { "$_->{operation} $_->{key}" } @$done), 'delete after', 'a departure that is rolled back leaves the delete');
+}
+
 ok(defined $c->heal, 'nothing is in doubt');
 done_testing();
