@@ -1679,6 +1679,26 @@ $$;
 COMMENT ON FUNCTION fleet.merge_copied(text, jsonb) IS 'internal: as fleet.merge_rows; a row that cannot be written goes to fleet.dead_letters';
 REVOKE EXECUTE ON FUNCTION fleet.merge_copied(text, jsonb) FROM PUBLIC;
 
+CREATE FUNCTION fleet.merge_anew(kind text, key text, region text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	place text := region;
+	found jsonb;
+BEGIN
+	-- Where it has moved on, the region there knows more.
+	FOR hop IN 1 .. 8 LOOP
+		found := fleet.ask(place, format('SELECT fleet.copy_row(%L, %L)', kind, key), 10000);
+		PERFORM fleet.merge_rows(place, jsonb_build_array(found)) WHERE found IS NOT NULL;
+		EXIT WHEN found->>'target' IS NULL OR found->>'target' = place;
+		place := found->>'target';
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.merge_anew(text, text, text) IS 'internal: reads a row where it is now, and merges it into this replica';
+REVOKE EXECUTE ON FUNCTION fleet.merge_anew(text, text, text) FROM PUBLIC;
+
 CREATE FUNCTION fleet.retry_merge(max_letters integer DEFAULT 1000, ids bigint[] DEFAULT NULL,
 	OUT resolved integer, OUT failed integer)
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -1694,8 +1714,9 @@ BEGIN
 		ORDER BY l.id LIMIT max_letters FOR UPDATE SKIP LOCKED
 	LOOP
 		BEGIN
-			-- By version, so a row that has changed since is not set back.
+			-- What it says, and then what has become of the row since: nothing of that could be applied to a row that was not here.
 			PERFORM fleet.merge_rows('', jsonb_build_array(letter.change));
+			PERFORM fleet.merge_anew(letter.change->>'kind', letter.change->>'key', COALESCE(letter.change->>'target', letter.region));
 			UPDATE fleet.dead_letters AS l SET attempts = l.attempts + 1, tried_at = clock_timestamp(), resolved_at = clock_timestamp()
 				WHERE l.id = letter.id;
 			resolved := resolved + 1;
@@ -1871,6 +1892,23 @@ COMMENT ON FUNCTION fleet.copy_rows(integer, text, integer) IS
 	'internal: the next rows for a replica: departures of vehicles (1) and rides (2), vehicles (3), rides (4)';
 REVOKE EXECUTE ON FUNCTION fleet.copy_rows(integer, text, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.copy_rows(integer, text, integer) TO fleet_node;
+
+CREATE FUNCTION fleet.copy_row(kind text, key text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN COALESCE((SELECT to_jsonb(r) FROM (SELECT 'vehicle' AS kind, v.vehicle_id AS key, v.epoch, v.hlc::bigint AS hlc, v.region AS target,
+				fleet.row_image(v) AS image FROM fleet.local_vehicles AS v WHERE copy_row.kind = 'vehicle' AND v.vehicle_id = copy_row.key) AS r),
+		(SELECT to_jsonb(r) FROM (SELECT 'ride' AS kind, v.ride_id AS key, v.epoch, v.hlc::bigint AS hlc, v.region AS target,
+				fleet.row_image(v) AS image FROM fleet.local_rides AS v WHERE copy_row.kind = 'ride' AND v.ride_id = copy_row.key) AS r),
+		(SELECT to_jsonb(r) FROM (SELECT d.kind, d.key, d.epoch, d.hlc::bigint AS hlc, d.target, d.image
+			FROM fleet.departures AS d WHERE d.kind = copy_row.kind AND d.key = copy_row.key) AS r));
+END
+$$;
+COMMENT ON FUNCTION fleet.copy_row(text, text) IS 'internal: what this region has of one ride or vehicle, for a replica; a departure where it has left';
+REVOKE EXECUTE ON FUNCTION fleet.copy_row(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.copy_row(text, text) TO fleet_node;
 
 CREATE FUNCTION fleet.missing_rows(candidates jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
@@ -2279,7 +2317,7 @@ CREATE VIEW fleet.replica_status AS
 		p.received_lsn, p.latest_end_lsn AS applied_lsn,
 		CASE WHEN clock_timestamp() - fleet.hlc_physical(h.beat) < 2 * current_setting('fleet.heartbeat_interval')::interval
 			THEN h.lag_ms ELSE extract(epoch FROM clock_timestamp() - fleet.hlc_physical(h.beat)) * 1000 END AS lag_ms,
-		s.retained_bytes, s.wal_status, s.stale_since, COALESCE(c.last_error, s.last_error) AS last_error,
+		s.retained_bytes, s.wal_status, s.stale_since, NULLIF(concat_ws('; ', s.last_error, c.last_error), '') AS last_error,
 		COALESCE(c.applied, 0) AS applied, COALESCE(c.stale, 0) AS stale, COALESCE(c.moved, 0) AS moved,
 		COALESCE(c.healed, 0) AS healed, COALESCE(c.dead, 0) AS dead, s.copied, s.repairs
 	FROM fleet.replica_sources AS s

@@ -60,11 +60,11 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT 
 	$$VALUES ('distance_m'), ('geofence_problem'), ('is_replica'), ('lat'), ('lon'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
 		('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_here'), ('slot_name')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
-	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
+	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
 		('inventory'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('redo'), ('replica_beat'), ('replica_progress'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('inventory'),
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('inventory'),
 		('is_replica'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
