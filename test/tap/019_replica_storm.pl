@@ -42,10 +42,11 @@ $c->wait_until(sub { $c->sql($g, "SELECT state, stale_since IS NOT NULL FROM fle
 cmp_ok(time - $at, '<', 5, 'a region that is down is seen within 5 s');
 is($c->sql($g, "SELECT count(*) FROM fleet.rides WHERE region = 'b'"), $rides, 'its rides stay visible');
 ok(!is_ready($c), 'and it says that they may be behind');
-my $watermark = $c->sql($g, 'SELECT fleet.global_watermark()::bigint');
+my $watermark;
 $c->sql('a', "SELECT fleet.request_ride('while-b-is-down', 'c', 0.5, 0.5)");
 $c->wait_until(sub { $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE ride_id = 'while-b-is-down'") eq '1' }, 'the others go on');
 sleep 1.2;
+$watermark = $c->sql($g, "SELECT hlc::bigint FROM fleet.heartbeat WHERE region = 'b'");
 is($c->sql($g, 'SELECT fleet.global_watermark()::bigint'), $watermark, 'the watermark waits for b');
 $c->start('b');
 $c->wait_until(sub { is_ready($c) }, 'b is back');
