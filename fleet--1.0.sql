@@ -12,6 +12,7 @@
 --   commit    decisions, the resolver, what is in doubt
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
+--   notify    changes told by NOTIFY, to who listens
 --   track     position reports
 --   decode    the change stream
 --   verify    the invariants, checked
@@ -2545,6 +2546,97 @@ $$;
 COMMENT ON PROCEDURE fleet.remove_replica(text) IS
 	'takes a replica off the map of all nodes; its slots are dropped, and its own tables when it hears of it';
 REVOKE EXECUTE ON PROCEDURE fleet.remove_replica(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- notify: changes told by NOTIFY, to who listens
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.may_notify() RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_handoff_may_notify'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.may_notify() IS 'internal: false while rows move in a branch that will be prepared, where NOTIFY is not allowed';
+REVOKE EXECUTE ON FUNCTION fleet.may_notify() FROM PUBLIC;
+
+CREATE FUNCTION fleet.channel(kind text, key text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT format('fleet_%s_%s', kind, CASE WHEN octet_length(kind || key) <= 56 THEN key ELSE md5(key) END);
+END;
+COMMENT ON FUNCTION fleet.channel(text, text) IS
+	'the channel on which changes of a ride, vehicle or region are told; a name that is too long for a channel is hashed';
+
+CREATE FUNCTION fleet.lon_lat(place text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT jsonb_build_array(fleet.lon(place::geography), fleet.lat(place::geography));
+END;
+COMMENT ON FUNCTION fleet.lon_lat(text) IS 'internal: a place, given as text, as [longitude, latitude]';
+
+CREATE FUNCTION fleet.notify_change() RETURNS trigger
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+	kind text := tg_argv[0];
+	now_here jsonb := CASE WHEN tg_op = 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+	key text := now_here->>(kind || '_id');
+	came_from text := CASE WHEN tg_op = 'UPDATE' AND OLD.region <> NEW.region THEN OLD.region END;
+	event jsonb;
+	place text;
+BEGIN
+	IF NOT fleet.may_notify() THEN
+		RETURN NULL;
+	END IF;
+	FOR place IN SELECT c FROM unnest(ARRAY['location', 'start_location', 'current_location', 'end_location']) AS c WHERE now_here->c <> 'null' LOOP
+		now_here := jsonb_set(now_here, ARRAY[place], fleet.lon_lat(now_here->>place));
+	END LOOP;
+	event := jsonb_strip_nulls(jsonb_build_object('kind', kind, 'key', key, 'epoch', now_here->'epoch',
+		'operation', CASE WHEN came_from IS NOT NULL THEN 'moved' ELSE lower(tg_op) END,
+		'hlc', (CASE WHEN tg_op = 'DELETE' THEN OLD.hlc ELSE NEW.hlc END)::bigint::text,
+		'region', now_here->>'region', 'from', came_from, 'to', CASE WHEN came_from IS NOT NULL THEN now_here->>'region' END,
+		'new', CASE WHEN tg_op <> 'DELETE' THEN now_here - 'hlc' END));
+	IF octet_length(event::text) >= 8000 THEN
+		event := event - 'new';
+	END IF;
+	PERFORM pg_notify(c, event::text) FROM (SELECT fleet.channel(kind, key) AS c UNION SELECT fleet.channel('region', now_here->>'region')
+		UNION SELECT fleet.channel('region', came_from) WHERE came_from IS NOT NULL) AS channels;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.notify_change() IS 'trigger: tells a change to who listens, see fleet.set_notify';
+REVOKE EXECUTE ON FUNCTION fleet.notify_change() FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_notify(wanted boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+	kind text;
+	part name;
+BEGIN
+	IF to_regclass('fleet.local_rides') IS NULL THEN
+		RAISE EXCEPTION 'this node has no rides of its own'
+			USING ERRCODE = 'RF004', HINT = 'Call it on a node that owns a region, or on a replica.';
+	END IF;
+	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
+		part := 'local_' || kind || 's';
+		EXECUTE format('DROP TRIGGER IF EXISTS fleet_notify ON fleet.%I', part);
+		CONTINUE WHEN NOT wanted;
+		EXECUTE format('CREATE TRIGGER fleet_notify AFTER INSERT OR UPDATE OR DELETE ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.notify_change(%L)', part, kind);
+		-- On a replica it is the subscriptions that write.
+		IF fleet.is_replica() THEN
+			EXECUTE format('ALTER TABLE fleet.%I ENABLE ALWAYS TRIGGER fleet_notify', part);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.set_notify(boolean) IS
+	'whether this node tells changes of rides and vehicles by NOTIFY, to the channels that fleet.channel names; off at first';
+REVOKE EXECUTE ON FUNCTION fleet.set_notify(boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- track: position reports
