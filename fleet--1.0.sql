@@ -1585,6 +1585,7 @@ CREATE TABLE fleet.replica_sources (
 	errors bigint NOT NULL DEFAULT 0,
 	failures integer NOT NULL DEFAULT 0,
 	next_try timestamptz NOT NULL DEFAULT '-infinity',
+	asked_at timestamptz NOT NULL DEFAULT '-infinity',
 	stale_since timestamptz,
 	last_error text,
 	retained_bytes bigint,
@@ -1593,6 +1594,7 @@ CREATE TABLE fleet.replica_sources (
 COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows, see fleet.replica_status';
 COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
 COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
+COMMENT ON COLUMN fleet.replica_sources.asked_at IS 'when the region was last asked how it is, while it is copied';
 COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
 COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
 
@@ -2029,14 +2031,24 @@ COMMENT ON FUNCTION fleet.follow_map(jsonb) IS 'internal: makes this node a repl
 REVOKE EXECUTE ON FUNCTION fleet.follow_map(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.follow_map(jsonb) TO fleet_node;
 
+CREATE FUNCTION fleet.subscription_of(region text) RETURNS oid
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- The catalog is that of all databases.
+	SELECT s.oid FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
+		WHERE d.datname = current_database() AND s.subname = 'fleet_' || region;
+END;
+COMMENT ON FUNCTION fleet.subscription_of(text) IS 'internal: this database''s subscription to a region, or null';
+REVOKE EXECUTE ON FUNCTION fleet.subscription_of(text) FROM PUBLIC;
+
 CREATE FUNCTION fleet.drop_subscription(region text) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
 AS $$
 BEGIN
-	IF EXISTS (SELECT FROM pg_subscription AS s WHERE s.subname = 'fleet_' || region
-			AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) THEN
+	IF fleet.subscription_of(region) IS NOT NULL THEN
 		-- The slot is the region's to drop, which may be down.
 		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', 'fleet_' || region);
 		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', 'fleet_' || region);
@@ -2160,7 +2172,7 @@ CREATE FUNCTION fleet.apply_errors(region text) RETURNS bigint
 LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT COALESCE((SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || region), 0);
+	SELECT COALESCE((SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subid = fleet.subscription_of(region)), 0);
 END;
 COMMENT ON FUNCTION fleet.apply_errors(text) IS 'internal: how often the apply worker of a region has failed';
 REVOKE EXECUTE ON FUNCTION fleet.apply_errors(text) FROM PUBLIC;
@@ -2176,7 +2188,7 @@ BEGIN
 		WHEN beat->'slot'->>'wal_status' = 'lost' THEN 'the replication slot was lost: the region did not keep its WAL for so long'
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
-		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region) THEN 'the subscription is gone'
+		WHEN fleet.subscription_of(s.region) IS NULL THEN 'the subscription is gone'
 		WHEN fleet.merges_carefully(s.region) AND fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
@@ -2208,7 +2220,7 @@ BEGIN
 		PERFORM fleet.merge_carefully(s.region, clock_timestamp() + interval '1 minute');
 		s.errors := fleet.apply_errors(s.region);
 	END IF;
-	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region AND NOT p.subenabled) THEN
+	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.oid = fleet.subscription_of(s.region) AND NOT p.subenabled) THEN
 		RAISE LOG 'fleet: the subscription to region "%" was disabled, enabling it', s.region;
 		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', 'fleet_' || s.region);
 	END IF;
@@ -2262,7 +2274,7 @@ BEGIN
 	ELSIF s IS NULL THEN		-- restored from a dump
 		INSERT INTO fleet.replica_sources (region) VALUES (follow_region.region);
 		RETURN true;
-	ELSIF s.state = 'copying' THEN
+	ELSIF s.state = 'copying' AND s.asked_at > clock_timestamp() - interval '1 second' THEN
 		RETURN fleet.copy_batch(region);
 	ELSIF s.next_try > clock_timestamp() THEN
 		RETURN false;
@@ -2281,6 +2293,9 @@ BEGIN
 	IF s.state = 'streaming' THEN
 		PERFORM fleet.watch_stream(s, beat);
 		RETURN false;
+	ELSIF s.state = 'copying' THEN
+		UPDATE fleet.replica_sources AS r SET asked_at = clock_timestamp() WHERE r.region = follow_region.region;
+		RETURN fleet.copy_batch(region);
 	ELSIF NOT (beat->>'served')::boolean THEN
 		RETURN false;		-- its worker will see to that
 	END IF;
@@ -2323,7 +2338,9 @@ CREATE VIEW fleet.replica_status AS
 		COALESCE(c.healed, 0) AS healed, COALESCE(c.dead, 0) AS dead, s.copied, s.repairs
 	FROM fleet.replica_sources AS s
 		LEFT JOIN fleet.heartbeat AS h ON h.region = s.region
-		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.subname = 'fleet_' || s.region AND p.relid IS NULL
+		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.relid IS NULL AND p.subname = 'fleet_' || s.region
+			AND p.subid IN (SELECT d.oid FROM pg_catalog.pg_subscription AS d JOIN pg_catalog.pg_database AS b ON b.oid = d.subdbid
+				WHERE b.datname = current_database())
 		LEFT JOIN fleet.replica_counters() AS c ON c.region = s.region;
 COMMENT ON VIEW fleet.replica_status IS 'on a replica: how it stands with each region';
 
