@@ -51,7 +51,7 @@ sub round_trip
 # more, and what its delay does.
 {
 	my $relay = $c->{relay};
-	my $ask = "SELECT count(*) FROM fleet.local_rides";
+	my $ask = "SELECT count(*) FROM fleet.rides_b";
 
 	$c->delay(DELAY, 'a', 'b');
 	my ($connections, $trips, $took) = trips('a', 'b', $ask);
