@@ -2284,7 +2284,8 @@ BEGIN
 		RETURN false;		-- its worker will see to that
 	END IF;
 	-- Nothing has been written here yet: on the same server the new slot would wait for this transaction.
-	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), 10000);
+	-- It waits for what is running there, and the other regions wait for us: patience comes with time.
+	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), least(1500 * (1 + s.failures), 10000));
 	UPDATE fleet.replica_sources AS r SET state = CASE WHEN waits_for IS NULL THEN 'copying' ELSE r.state END,
 			incarnation = beat->>'incarnation', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
 			last_error = COALESCE('waiting: ' || waits_for, r.last_error)
