@@ -12,6 +12,7 @@
 --   commit    decisions, the resolver, what is in doubt
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
+--   notify    changes told by NOTIFY, to who listens
 --   track     position reports
 --   decode    the change stream
 --   verify    the invariants, checked
@@ -1584,6 +1585,7 @@ CREATE TABLE fleet.replica_sources (
 	errors bigint NOT NULL DEFAULT 0,
 	failures integer NOT NULL DEFAULT 0,
 	next_try timestamptz NOT NULL DEFAULT '-infinity',
+	asked_at timestamptz NOT NULL DEFAULT '-infinity',
 	stale_since timestamptz,
 	last_error text,
 	retained_bytes bigint,
@@ -1592,6 +1594,7 @@ CREATE TABLE fleet.replica_sources (
 COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows, see fleet.replica_status';
 COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
 COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
+COMMENT ON COLUMN fleet.replica_sources.asked_at IS 'when the region was last asked how it is, while it is copied';
 COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
 COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
 
@@ -2028,14 +2031,24 @@ COMMENT ON FUNCTION fleet.follow_map(jsonb) IS 'internal: makes this node a repl
 REVOKE EXECUTE ON FUNCTION fleet.follow_map(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.follow_map(jsonb) TO fleet_node;
 
+CREATE FUNCTION fleet.subscription_of(region text) RETURNS oid
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- The catalog is that of all databases.
+	SELECT s.oid FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
+		WHERE d.datname = current_database() AND s.subname = 'fleet_' || region;
+END;
+COMMENT ON FUNCTION fleet.subscription_of(text) IS 'internal: this database''s subscription to a region, or null';
+REVOKE EXECUTE ON FUNCTION fleet.subscription_of(text) FROM PUBLIC;
+
 CREATE FUNCTION fleet.drop_subscription(region text) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
 AS $$
 BEGIN
-	IF EXISTS (SELECT FROM pg_subscription AS s WHERE s.subname = 'fleet_' || region
-			AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) THEN
+	IF fleet.subscription_of(region) IS NOT NULL THEN
 		-- The slot is the region's to drop, which may be down.
 		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', 'fleet_' || region);
 		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', 'fleet_' || region);
@@ -2159,7 +2172,7 @@ CREATE FUNCTION fleet.apply_errors(region text) RETURNS bigint
 LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT COALESCE((SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subname = 'fleet_' || region), 0);
+	SELECT COALESCE((SELECT t.apply_error_count FROM pg_stat_subscription_stats AS t WHERE t.subid = fleet.subscription_of(region)), 0);
 END;
 COMMENT ON FUNCTION fleet.apply_errors(text) IS 'internal: how often the apply worker of a region has failed';
 REVOKE EXECUTE ON FUNCTION fleet.apply_errors(text) FROM PUBLIC;
@@ -2175,7 +2188,7 @@ BEGIN
 		WHEN beat->'slot'->>'wal_status' = 'lost' THEN 'the replication slot was lost: the region did not keep its WAL for so long'
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
-		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region) THEN 'the subscription is gone'
+		WHEN fleet.subscription_of(s.region) IS NULL THEN 'the subscription is gone'
 		WHEN fleet.merges_carefully(s.region) AND fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
@@ -2207,7 +2220,7 @@ BEGIN
 		PERFORM fleet.merge_carefully(s.region, clock_timestamp() + interval '1 minute');
 		s.errors := fleet.apply_errors(s.region);
 	END IF;
-	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.subname = 'fleet_' || s.region AND NOT p.subenabled) THEN
+	IF EXISTS (SELECT FROM pg_subscription AS p WHERE p.oid = fleet.subscription_of(s.region) AND NOT p.subenabled) THEN
 		RAISE LOG 'fleet: the subscription to region "%" was disabled, enabling it', s.region;
 		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', 'fleet_' || s.region);
 	END IF;
@@ -2261,7 +2274,7 @@ BEGIN
 	ELSIF s IS NULL THEN		-- restored from a dump
 		INSERT INTO fleet.replica_sources (region) VALUES (follow_region.region);
 		RETURN true;
-	ELSIF s.state = 'copying' THEN
+	ELSIF s.state = 'copying' AND s.asked_at > clock_timestamp() - interval '1 second' THEN
 		RETURN fleet.copy_batch(region);
 	ELSIF s.next_try > clock_timestamp() THEN
 		RETURN false;
@@ -2280,6 +2293,9 @@ BEGIN
 	IF s.state = 'streaming' THEN
 		PERFORM fleet.watch_stream(s, beat);
 		RETURN false;
+	ELSIF s.state = 'copying' THEN
+		UPDATE fleet.replica_sources AS r SET asked_at = clock_timestamp() WHERE r.region = follow_region.region;
+		RETURN fleet.copy_batch(region);
 	ELSIF NOT (beat->>'served')::boolean THEN
 		RETURN false;		-- its worker will see to that
 	END IF;
@@ -2323,7 +2339,9 @@ CREATE VIEW fleet.replica_status AS
 		COALESCE(c.healed, 0) AS healed, COALESCE(c.dead, 0) AS dead, s.copied, s.repairs
 	FROM fleet.replica_sources AS s
 		LEFT JOIN fleet.heartbeat AS h ON h.region = s.region
-		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.subname = 'fleet_' || s.region AND p.relid IS NULL
+		LEFT JOIN pg_catalog.pg_stat_subscription AS p ON p.relid IS NULL AND p.subname = 'fleet_' || s.region
+			AND p.subid IN (SELECT d.oid FROM pg_catalog.pg_subscription AS d JOIN pg_catalog.pg_database AS b ON b.oid = d.subdbid
+				WHERE b.datname = current_database())
 		LEFT JOIN fleet.replica_counters() AS c ON c.region = s.region;
 COMMENT ON VIEW fleet.replica_status IS 'on a replica: how it stands with each region';
 
@@ -2546,6 +2564,97 @@ $$;
 COMMENT ON PROCEDURE fleet.remove_replica(text) IS
 	'takes a replica off the map of all nodes; its slots are dropped, and its own tables when it hears of it';
 REVOKE EXECUTE ON PROCEDURE fleet.remove_replica(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- notify: changes told by NOTIFY, to who listens
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.may_notify() RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_handoff_may_notify'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.may_notify() IS 'internal: false while rows move in a branch that will be prepared, where NOTIFY is not allowed';
+REVOKE EXECUTE ON FUNCTION fleet.may_notify() FROM PUBLIC;
+
+CREATE FUNCTION fleet.channel(kind text, key text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT format('fleet_%s_%s', kind, CASE WHEN octet_length(kind || key) <= 56 THEN key ELSE md5(key) END);
+END;
+COMMENT ON FUNCTION fleet.channel(text, text) IS
+	'the channel on which changes of a ride, vehicle or region are told; a name that is too long for a channel is hashed';
+
+CREATE FUNCTION fleet.lon_lat(place text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT jsonb_build_array(fleet.lon(place::geography), fleet.lat(place::geography));
+END;
+COMMENT ON FUNCTION fleet.lon_lat(text) IS 'internal: a place, given as text, as [longitude, latitude]';
+
+CREATE FUNCTION fleet.notify_change() RETURNS trigger
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+	kind text := tg_argv[0];
+	now_here jsonb := CASE WHEN tg_op = 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+	key text := now_here->>(kind || '_id');
+	came_from text := CASE WHEN tg_op = 'UPDATE' AND OLD.region <> NEW.region THEN OLD.region END;
+	event jsonb;
+	place text;
+BEGIN
+	IF NOT fleet.may_notify() THEN
+		RETURN NULL;
+	END IF;
+	FOR place IN SELECT c FROM unnest(ARRAY['location', 'start_location', 'current_location', 'end_location']) AS c WHERE now_here->c <> 'null' LOOP
+		now_here := jsonb_set(now_here, ARRAY[place], fleet.lon_lat(now_here->>place));
+	END LOOP;
+	event := jsonb_strip_nulls(jsonb_build_object('kind', kind, 'key', key, 'epoch', now_here->'epoch',
+		'operation', CASE WHEN came_from IS NOT NULL THEN 'moved' ELSE lower(tg_op) END,
+		'hlc', (CASE WHEN tg_op = 'DELETE' THEN OLD.hlc ELSE NEW.hlc END)::bigint::text,
+		'region', now_here->>'region', 'from', came_from, 'to', CASE WHEN came_from IS NOT NULL THEN now_here->>'region' END,
+		'new', CASE WHEN tg_op <> 'DELETE' THEN now_here - 'hlc' END));
+	IF octet_length(event::text) >= 8000 THEN
+		event := event - 'new';
+	END IF;
+	PERFORM pg_notify(c, event::text) FROM (SELECT fleet.channel(kind, key) AS c UNION SELECT fleet.channel('region', now_here->>'region')
+		UNION SELECT fleet.channel('region', came_from) WHERE came_from IS NOT NULL) AS channels;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.notify_change() IS 'trigger: tells a change to who listens, see fleet.set_notify';
+REVOKE EXECUTE ON FUNCTION fleet.notify_change() FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_notify(wanted boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+	kind text;
+	part name;
+BEGIN
+	IF to_regclass('fleet.local_rides') IS NULL THEN
+		RAISE EXCEPTION 'this node has no rides of its own'
+			USING ERRCODE = 'RF004', HINT = 'Call it on a node that owns a region, or on a replica.';
+	END IF;
+	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
+		part := 'local_' || kind || 's';
+		EXECUTE format('DROP TRIGGER IF EXISTS fleet_notify ON fleet.%I', part);
+		CONTINUE WHEN NOT wanted;
+		EXECUTE format('CREATE TRIGGER fleet_notify AFTER INSERT OR UPDATE OR DELETE ON fleet.%I'
+			|| ' FOR EACH ROW EXECUTE FUNCTION fleet.notify_change(%L)', part, kind);
+		-- On a replica it is the subscriptions that write.
+		IF fleet.is_replica() THEN
+			EXECUTE format('ALTER TABLE fleet.%I ENABLE ALWAYS TRIGGER fleet_notify', part);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.set_notify(boolean) IS
+	'whether this node tells changes of rides and vehicles by NOTIFY, to the channels that fleet.channel names; off at first';
+REVOKE EXECUTE ON FUNCTION fleet.set_notify(boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- track: position reports

@@ -163,9 +163,9 @@ read_key(FleetKept *kept, Relation rel)
 {
 	Relation	index;
 
-	if (!OidIsValid(RelationGetPrimaryKeyIndex(rel)))
+	if (!OidIsValid(fleet_compat_primary_key(rel)))
 		return;
-	index = index_open(RelationGetPrimaryKeyIndex(rel), AccessShareLock);
+	index = index_open(fleet_compat_primary_key(rel), AccessShareLock);
 	for (int i = 0; i < Min(index->rd_index->indnkeyatts, FLEET_TABLE_MAX_KEYS); i++)
 		kept->key_columns[i] = index->rd_index->indkey.values[i];
 	index_close(index, NoLock);
@@ -334,7 +334,7 @@ fleet_base_table_find_newest(FleetOpenTable *open, int nkey, const Datum *keys)
 		wanted->tts_values[column] = keys[i];
 		wanted->tts_isnull[column] = false;
 	}
-	found = RelationFindReplTupleByIndex(open->rel, RelationGetPrimaryKeyIndex(open->rel),
+	found = RelationFindReplTupleByIndex(open->rel, fleet_compat_primary_key(open->rel),
 										 LockTupleExclusive, wanted, open->slot);
 	if (found)
 		ExecMaterializeSlot(open->slot);

@@ -97,6 +97,13 @@ name_transaction(FleetDtx *d)
 				 errmsg("the name of node \"%s\" is too long", map->node)));
 }
 
+/* Does this backend coordinate a distributed transaction? */
+bool
+fleet_commit_is_begun(void)
+{
+	return fleet_commit_dtx != NULL;
+}
+
 /* Make the caller's transaction a distributed one; returns its name. */
 const char *
 fleet_commit_begin(void)

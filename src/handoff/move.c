@@ -17,13 +17,17 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/errcodes.h"
 #include "clock/clock.h"
+#include "commit/commit.h"
 #include "handoff/move.h"
+
+PG_FUNCTION_INFO_V1(fleet_handoff_may_notify);
 
 FleetTable	fleet_handoff_ride_table = {.name = "local_rides"};
 FleetTable	fleet_handoff_vehicle_table = {.name = "local_vehicles"};
@@ -52,6 +56,16 @@ bool
 fleet_handoff_is_moving(void)
 {
 	return moving > 0;
+}
+
+/*
+ * fleet.may_notify(): rows that we move for another node's transaction are in a
+ * branch that will be prepared, where NOTIFY is an error.
+ */
+Datum
+fleet_handoff_may_notify(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(!fleet_handoff_is_moving() || fleet_commit_is_begun());
 }
 
 /* A handoff that was begun with another region map than ours is refused. */
