@@ -1766,7 +1766,7 @@ BEGIN
 	IF wanted AND NOT (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
 		ALTER ROLE fleet_node REPLICATION;
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
+	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_rides') THEN
 		-- Named columns: those of a user's own are not fleet's to replicate.
 		EXECUTE (SELECT format('CREATE PUBLICATION fleet_rides FOR TABLE %s WITH (publish = ''insert, update'')',
 				string_agg(format('fleet.%I (%s)', t.name, t.columns), ', '))
@@ -1774,9 +1774,12 @@ BEGIN
 				FROM (VALUES ('local_rides', 'rides'), ('local_vehicles', 'vehicles')) AS x(name, parent)
 					JOIN pg_attribute AS a ON a.attrelid = ('fleet.' || x.parent)::regclass AND a.attnum > 0 AND NOT a.attisdropped
 				GROUP BY x.name UNION ALL SELECT 'heartbeat', 'region, hlc, beat') AS t);
+	END IF;
+	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
 		CREATE PUBLICATION fleet_departures FOR TABLE fleet.departures (kind, key, epoch, target, hlc, image)
 			WITH (publish = 'insert');
-	ELSIF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
+	END IF;
+	IF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
 		DROP PUBLICATION IF EXISTS fleet_rides, fleet_departures;
 		DELETE FROM fleet.heartbeat;
 	END IF;
@@ -1817,7 +1820,7 @@ DECLARE
 		'map_version', (SELECT m.version FROM fleet.map AS m), 'incarnation', fleet.incarnation(),
 		'now', fleet.hlc_now()::bigint, 'acknowledged', before::bigint,
 		'served', (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node')
-			AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures'),
+			AND (SELECT count(*) FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) = 2,
 		'slot', (SELECT jsonb_build_object('wal_status', p.wal_status, 'active', p.active,
 				'retained', pg_wal_lsn_diff(pg_current_wal_lsn(), p.restart_lsn))
 			FROM pg_replication_slots AS p WHERE p.slot_name = slot AND p.database = current_database()));
