@@ -1767,7 +1767,7 @@ BEGIN
 	IF wanted AND NOT (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
 		ALTER ROLE fleet_node REPLICATION;
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
+	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_rides') THEN
 		-- Named columns: those of a user's own are not fleet's to replicate.
 		EXECUTE (SELECT format('CREATE PUBLICATION fleet_rides FOR TABLE %s WITH (publish = ''insert, update'')',
 				string_agg(format('fleet.%I (%s)', t.name, t.columns), ', '))
@@ -1775,9 +1775,12 @@ BEGIN
 				FROM (VALUES ('local_rides', 'rides'), ('local_vehicles', 'vehicles')) AS x(name, parent)
 					JOIN pg_attribute AS a ON a.attrelid = ('fleet.' || x.parent)::regclass AND a.attnum > 0 AND NOT a.attisdropped
 				GROUP BY x.name UNION ALL SELECT 'heartbeat', 'region, hlc, beat') AS t);
+	END IF;
+	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
 		CREATE PUBLICATION fleet_departures FOR TABLE fleet.departures (kind, key, epoch, target, hlc, image)
 			WITH (publish = 'insert');
-	ELSIF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
+	END IF;
+	IF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
 		DROP PUBLICATION IF EXISTS fleet_rides, fleet_departures;
 		DELETE FROM fleet.heartbeat;
 	END IF;
@@ -1818,7 +1821,7 @@ DECLARE
 		'map_version', (SELECT m.version FROM fleet.map AS m), 'incarnation', fleet.incarnation(),
 		'now', fleet.hlc_now()::bigint, 'acknowledged', before::bigint,
 		'served', (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node')
-			AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures'),
+			AND (SELECT count(*) FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) = 2,
 		'slot', (SELECT jsonb_build_object('wal_status', p.wal_status, 'active', p.active,
 				'retained', pg_wal_lsn_diff(pg_current_wal_lsn(), p.restart_lsn))
 			FROM pg_replication_slots AS p WHERE p.slot_name = slot AND p.database = current_database()));
@@ -1914,15 +1917,34 @@ COMMENT ON FUNCTION fleet.copy_row(text, text) IS 'internal: what this region ha
 REVOKE EXECUTE ON FUNCTION fleet.copy_row(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.copy_row(text, text) TO fleet_node;
 
+CREATE FUNCTION fleet.sent_rows(target text, candidates jsonb) RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(candidates) AS c
+	WHERE EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = c->>'kind' AND d.key = c->>'key' AND d.target = sent_rows.target
+		AND d.epoch >= (c->>'epoch')::bigint AND d.settled_hlc IS NULL);
+END;
+COMMENT ON FUNCTION fleet.sent_rows(text, jsonb) IS
+	'internal: which of these rows this region has handed off to another, which has not confirmed it yet';
+REVOKE EXECUTE ON FUNCTION fleet.sent_rows(text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.sent_rows(text, jsonb) TO fleet_node;
+
 CREATE FUNCTION fleet.missing_rows(candidates jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	arriving text[] := ARRAY(SELECT p.gid FROM pg_prepared_xacts AS p WHERE p.database = current_database() AND p.gid LIKE 'fleet:%');
 BEGIN
-	-- What is about to arrive is not gone.
-	IF EXISTS (SELECT FROM pg_prepared_xacts AS p WHERE p.database = current_database() AND p.gid LIKE 'fleet:%') THEN
-		RETURN '[]';
-	END IF;
+	-- What is about to arrive is not gone.  It is prepared by now, or committed: the replica has seen its departure.
+	FOR try IN 1 .. 40 LOOP
+		EXIT WHEN NOT EXISTS (SELECT FROM pg_prepared_xacts AS p WHERE p.gid = ANY (arriving));
+		IF try = 40 THEN
+			RETURN '[]';
+		END IF;
+		PERFORM pg_sleep(0.05);
+	END LOOP;
 	RETURN (SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(candidates) AS c
 		WHERE NOT EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = c->>'kind' AND d.key = c->>'key')
 			AND NOT EXISTS (SELECT FROM fleet.local_rides AS r WHERE c->>'kind' = 'ride' AND r.ride_id = c->>'key')
@@ -2124,6 +2146,33 @@ $$;
 COMMENT ON FUNCTION fleet.start_stream(text) IS 'internal: all was copied, what comes after it is applied from now on';
 REVOKE EXECUTE ON FUNCTION fleet.start_stream(text) FROM PUBLIC;
 
+CREATE FUNCTION fleet.gone_rows(region text, candidates jsonb) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	other text;
+	sent jsonb;
+	rest jsonb := candidates;
+BEGIN
+	-- A region that has lost an arrival is sent it again by the resolver.  The others are asked before it is: what arrives
+	-- meanwhile is there then.
+	FOR other IN SELECT m.name FROM fleet.map_regions AS m WHERE m.name <> gone_rows.region ORDER BY m.name LOOP
+		BEGIN
+			sent := fleet.ask(other, format('SELECT fleet.sent_rows(%L, %L)', region, rest), 3000);
+		EXCEPTION WHEN OTHERS THEN
+			-- It does not answer, and may have sent whatever has moved.
+			sent := (SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(rest) AS c WHERE (c->>'epoch')::bigint > 1);
+		END;
+		rest := (SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(rest) AS c WHERE NOT sent @> jsonb_build_array(c));
+	END LOOP;
+	RETURN fleet.ask(region, format('SELECT fleet.missing_rows(%L)', rest), 30000);
+END
+$$;
+COMMENT ON FUNCTION fleet.gone_rows(text, jsonb) IS
+	'internal: which of these rows are nowhere any more, neither in their region nor on the way to it';
+REVOKE EXECUTE ON FUNCTION fleet.gone_rows(text, jsonb) FROM PUBLIC;
+
 CREATE FUNCTION fleet.copy_batch(region text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -2150,7 +2199,7 @@ BEGIN
 				AND r.ride_id NOT IN (SELECT f->>'key' FROM jsonb_array_elements(fetched) AS f))
 		END;
 	IF extra IS NOT NULL THEN
-		PERFORM fleet.forget_rows(region, fleet.ask(region, format('SELECT fleet.missing_rows(%L)', extra), 30000)::jsonb);
+		PERFORM fleet.forget_rows(region, fleet.gone_rows(region, extra));
 	END IF;
 	IF n < max_rows AND s.copy_stage = 4 THEN
 		now_there := fleet.ask(region, 'SELECT fleet.hlc_now()::bigint', 3000);
@@ -2301,7 +2350,8 @@ BEGIN
 		RETURN false;		-- its worker will see to that
 	END IF;
 	-- Nothing has been written here yet: on the same server the new slot would wait for this transaction.
-	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), 10000);
+	-- It waits for what is running there, and the other regions wait for us: patience comes with time.
+	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), least(1500 * (1 + s.failures), 10000));
 	UPDATE fleet.replica_sources AS r SET state = CASE WHEN waits_for IS NULL THEN 'copying' ELSE r.state END,
 			incarnation = beat->>'incarnation', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
 			last_error = COALESCE('waiting: ' || waits_for, r.last_error)

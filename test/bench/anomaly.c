@@ -15,7 +15,8 @@
  * and is successful only if there was nothing of the kind.  It bears the loss of
  * any connection, so servers may be killed under it.  A ride can be missing only
  * once a snapshot has shown all of them, so that the replica may be made
- * meanwhile.  "equal" waits until the replica has what the regions have.
+ * meanwhile.  "early" counts changes that a snapshot lacks although the replica's
+ * watermark in the same snapshot is past their stamps.  "equal" waits until the replica has what the regions have.
  *
  *	rides=5000		in each region
  *	hot=200			rides that are handed off, of all regions
@@ -130,15 +131,15 @@ report(const Anomaly *all, const AnomalyCount *writes, const AnomalyCount *moves
 	bool		complete = seen.complete >= 0;
 
 	printf("anomaly snapshots=%ld missing=%ld doubled=%ld back=%ld handoffs_s=%.0f writes_s=%.0f"
-		   " full=%ld epoch_back=%ld torn=%ld complete_s=%.2f lost=%ld lost_back=%ld"
+		   " full=%ld epoch_back=%ld torn=%ld early=%ld marked=%ld complete_s=%.2f lost=%ld lost_back=%ld"
 		   " handoffs=%ld failed_handoffs=%ld failed_writes=%ld churned=%ld strange=%ld seed=%llu\n",
 		   seen.snapshots, seen.missing, seen.doubled, seen.back,
 		   (double) moves->done / took, (double) writes->done / took,
-		   seen.full, seen.epoch_back, seen.torn, seen.complete, seen.lost, seen.lost_back,
+		   seen.full, seen.epoch_back, seen.torn, seen.early, seen.marked, seen.complete, seen.lost, seen.lost_back,
 		   moves->done, moves->failed, writes->failed, writes->churned, writes->strange + moves->strange, (unsigned long long) all->seed);
 	fflush(stdout);
 	return complete && seen.missing == 0 && seen.doubled == 0 && seen.back == 0 && seen.torn == 0
-		&& writes->strange + moves->strange == 0;
+		&& seen.early == 0 && writes->strange + moves->strange == 0;
 }
 
 /* Where the hot rides are; of a region that is down it is found out later. */
@@ -146,6 +147,7 @@ static void
 find_places(Anomaly *all)
 {
 	all->places = allocate(all->rides, sizeof(*all->places));
+	all->written = allocate(all->rides, sizeof(*all->written));
 	for (long i = 0; i < all->rides; i++)
 		atomic_init(&all->places[i], (signed char) (i % all->nregion));
 	for (int r = 0; r < all->nregion; r++)

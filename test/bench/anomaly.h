@@ -58,6 +58,7 @@ typedef struct Anomaly
 	/* What is shared by the threads. */
 	atomic_bool stop;
 	_Atomic signed char *places;	/* where each ride was last */
+	_Atomic int64_t *written;	/* stamp of the last change that a writer was told is committed */
 } Anomaly;
 
 /* A connection, opened when it is needed and anew when it was lost. */
@@ -87,6 +88,8 @@ typedef struct AnomalySeen
 	long		back;			/* version, (epoch, HLC), older than seen before */
 	long		epoch_back;		/* of these, those with an older epoch */
 	long		torn;			/* the same epoch in two regions */
+	long		early;			/* lacks a change that the watermark covers */
+	long		marked;			/* snapshots with a watermark */
 	long		lost;			/* connections */
 	long		lost_back;		/* as back, but over the loss of a connection */
 	double		complete;		/* seconds until all rides were there; below 0: never */

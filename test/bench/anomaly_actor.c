@@ -132,6 +132,16 @@ follow(Actor *actor, int here, const char *ride)
 	return next;
 }
 
+/* Two writers may have changed it in either order. */
+static void
+note_written(Anomaly *all, long ride, int64_t hlc)
+{
+	int64_t		before = atomic_load(&all->written[ride]);
+
+	while (before < hlc && !atomic_compare_exchange_weak(&all->written[ride], &before, hlc))
+		;
+}
+
 static void
 write_ride(Actor *actor)
 {
@@ -147,12 +157,14 @@ write_ride(Actor *actor)
 	for (int step = 0; step < FOLLOW_STEPS && !atomic_load(&all->stop); step++)
 	{
 		PGresult   *result = call(actor, place, "write", 2, params);
-		bool		ran = result && PQresultStatus(result) == PGRES_COMMAND_OK;
-		bool		done = ran && strcmp(PQcmdTuples(result), "1") == 0;
+		bool		ran = result && PQresultStatus(result) == PGRES_TUPLES_OK;
+		bool		done = ran && PQntuples(result) == 1;
+		int64_t		hlc = done ? atoll(PQgetvalue(result, 0, 0)) : 0;
 
 		PQclear(result);
 		if (done)
 		{
+			note_written(all, number, hlc);
 			atomic_store(&all->places[number], (signed char) place);
 			actor->count.done++;
 			return;

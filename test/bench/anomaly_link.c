@@ -28,6 +28,7 @@ static const struct
 	{
 		"write", "UPDATE fleet.rides SET fare = fare + 0.01, path_m = path_m + 1,"
 		" current_location = fleet.make_point($2::float8, 0.5) WHERE region = '%s' AND ride_id = $1"
+		" RETURNING hlc::bigint"
 	},
 	{"where", "SELECT fleet.raise_not_here('ride', $1)%.0s"},
 	{

@@ -6,7 +6,8 @@
  * A snapshot is one statement.  One in nine is of all rides, the others of the
  * hot ones with their vehicles, as fast as they come.  Each has to show every
  * ride once.  What is seen of a ride at different times can be compared: its
- * version never gets older, and an epoch belongs to one region for ever.
+ * version never gets older, and an epoch belongs to one region for ever.  A change
+ * that a writer was told of is there once the watermark has passed its stamp.
  *
  * Commits of an apply worker need not be flushed, so a server that was killed may
  * show some of them only later again.  That is counted apart.
@@ -45,6 +46,7 @@ typedef struct Reader
 	AnomalyLink link;
 	Known	   *rows;
 	long		nrow;
+	int64_t		watermark;		/* of this snapshot; 0: none */
 	long		told;
 	bool		is_complete;
 	char		sql[2][512];	/* hot, full */
@@ -126,6 +128,16 @@ take_in(Reader *reader, long number, const PGresult *result, int row)
 		seen.torn++;
 		tell(reader, number, "has another region at the same epoch");
 	}
+	if (number < reader->all->rides)
+	{
+		int64_t		written = atomic_load(&reader->all->written[number]);
+
+		if (written > hlc && written <= reader->watermark)
+		{
+			seen.early++;
+			tell(reader, number, "lacks a change that the watermark covers");
+		}
+	}
 	known->epoch = epoch;
 	known->hlc = hlc;
 	known->region = region;
@@ -148,6 +160,17 @@ count_missing(Reader *reader, long first, long last, long step)
 	return missing;
 }
 
+/* It is the row without a region; 0 where the replica does not know. */
+static int64_t
+find_watermark(const PGresult *result)
+{
+	int			last = PQntuples(result) - 1;
+
+	if (last < 0 || strcmp(PQgetvalue(result, last, 0), "watermark") != 0 || PQgetisnull(result, last, 3))
+		return 0;
+	return get_int64(result, last, 3);
+}
+
 static void
 check_snapshot(Reader *reader, const PGresult *result, bool full, double since)
 {
@@ -156,6 +179,8 @@ check_snapshot(Reader *reader, const PGresult *result, bool full, double since)
 
 	seen.snapshots++;
 	seen.full += full;
+	reader->watermark = find_watermark(result);
+	seen.marked += reader->watermark > 0;
 	for (int i = 0; i < PQntuples(result); i++)
 	{
 		long		number = get_row(reader, result, i);
@@ -178,13 +203,14 @@ static void
 make_statements(Reader *reader)
 {
 	static const char *const columns = "_id, region, epoch, hlc::bigint FROM fleet.";
+	static const char *const watermark = " UNION ALL SELECT 'watermark', '', 0, fleet.global_watermark()::bigint";
 
 	snprintf(reader->sql[0], sizeof(reader->sql[0]),
 			 "SELECT ride%srides WHERE ride_id >= 'S000000' AND ride_id < 'S%06ld'"
-			 " UNION ALL SELECT vehicle%svehicles",
-			 columns, reader->all->hot, columns);
+			 " UNION ALL SELECT vehicle%svehicles%s",
+			 columns, reader->all->hot, columns, watermark);
 	snprintf(reader->sql[1], sizeof(reader->sql[1]),
-			 "SELECT ride%srides UNION ALL SELECT vehicle%svehicles", columns, columns);
+			 "SELECT ride%srides UNION ALL SELECT vehicle%svehicles%s", columns, columns, watermark);
 }
 
 /* The thread of the reader. */

@@ -61,11 +61,11 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT 
 		('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_here'), ('slot_name')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
-		('inventory'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('redo'), ('replica_beat'), ('replica_progress'), ('settle'), ('whereabouts')$$,
+		('inventory'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
 	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('inventory'),
-		('is_replica'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready')$$,
+		('is_replica'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
