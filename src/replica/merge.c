@@ -44,7 +44,7 @@
  *
  * Rows that are copied (worker.c) go through the same rule, with one more right:
  * what the region itself has of a row that is its own is true, also where it is
- * older than what is here; then the region has lost it (it was restored).  That
+ * older than what is here, or was deleted; then the region has lost that (it was restored).  That
  * is only so while no stream of the region is applied.
  *
  * Copyright (c) 2026, the fleet authors
@@ -294,7 +294,11 @@ hlc_in(const FleetOpenTable *open)
 	return DatumGetFleetClockStamp(fleet_base_table_get(open, "hlc", NULL));
 }
 
-/* Was the row deleted at its epoch or later?  An older grave is opened. */
+/*
+ * Was the row deleted at its epoch or later?  A grave that does not hold is
+ * opened: an older one, and one that the row's own region has lost, if it has the
+ * row (again) while its stream rests.
+ */
 bool
 fleet_replica_is_buried(const FleetIncoming *in)
 {
@@ -304,7 +308,8 @@ fleet_replica_is_buried(const FleetIncoming *in)
 	fleet_base_table_open(&departures_table, true, &departures);
 	if (find_grave(&departures, in))
 	{
-		buried = epoch_in(&departures) >= in->epoch;
+		buried = epoch_in(&departures) >= in->epoch &&
+			!(in->copied && epoch_in(&departures) == in->epoch);
 		if (!buried)
 			delete_row(&departures);
 	}

@@ -108,13 +108,28 @@ $c->sql($g, 'ALTER TABLE fleet.local_rides DROP CONSTRAINT cheap');
 like($c->sql($g, 'SELECT * FROM fleet.retry_merge()'), qr/^[1-9]\d*\|0$/, 'it is tried again');
 is_equal($c, 'dead letter');
 
+# ---- a clock is behind
+
+$c->set_system('b', 'fleet.test_clock_offset', '-4500');
+$c->sql('b', 'SELECT fleet.hlc_now()');
+$c->stop('b');
+$c->start('b');
+$c->wait_until(sub { is_ready($c) }, 'b is back, four and a half seconds behind');
+sleep 6;
+is($c->sql($g, 'SELECT count(*) FROM fleet.replica_status WHERE stale_since IS NOT NULL'), 0, 'a clock that is behind makes nothing stale');
+ok(is_ready($c), 'nor the replica unready');
+$c->set_system('b', 'fleet.test_clock_offset', undef);
+
 # ---- somebody goes back in time
 
 $c->save('c');
 $c->wait_until(sub { is_ready($c) }, 'c is back');
 change('c');
 is_equal($c, 'before c goes back');
+$c->sql('c', "DELETE FROM fleet.local_rides WHERE ride_id = 'dear'");
+is_equal($c, 'a ride is deleted');
 broken('region restored', 'c', sub { $c->go_back('c') }, fewer => 20);
+is($c->sql($g, "SELECT count(*) FROM fleet.rides WHERE ride_id = 'dear'"), 1, 'what it has lost the deletion of is back');
 
 $c->save('c');
 $c->wait_until(sub { is_ready($c) }, 'c is back');
