@@ -1586,8 +1586,8 @@ CREATE TABLE fleet.replica_sources (
 	failures integer NOT NULL DEFAULT 0,
 	next_try timestamptz NOT NULL DEFAULT '-infinity',
 	asked_at timestamptz NOT NULL DEFAULT '-infinity',
-	beat fleet.hlc,
-	beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	last_beat fleet.hlc,
+	last_beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	stale_since timestamptz,
 	last_error text,
 	retained_bytes bigint,
@@ -1597,7 +1597,7 @@ COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows,
 COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
 COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
 COMMENT ON COLUMN fleet.replica_sources.asked_at IS 'when the region was last asked how it is, while it is copied';
-COMMENT ON COLUMN fleet.replica_sources.beat IS 'heartbeat that was there in the last round, and when it was first seen';
+COMMENT ON COLUMN fleet.replica_sources.last_beat IS 'heartbeat that was there in the last round, and when it was first seen';
 COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
 COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
 
@@ -2259,7 +2259,7 @@ DECLARE
 	seen fleet.hlc := (SELECT h.hlc FROM fleet.heartbeat AS h WHERE h.region = s.region);
 	beat_now fleet.hlc := (SELECT h.beat FROM fleet.heartbeat AS h WHERE h.region = s.region);
 	-- By this server's clock alone: that of the region may be off.
-	heard_at timestamptz := CASE WHEN beat_now::bigint IS DISTINCT FROM s.beat::bigint THEN clock_timestamp() ELSE s.beat_at END;
+	heard_at timestamptz := CASE WHEN beat_now::bigint IS DISTINCT FROM s.last_beat::bigint THEN clock_timestamp() ELSE s.last_beat_at END;
 	fresh boolean := clock_timestamp() - heard_at < 3 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
 BEGIN
 	IF problem IS NOT NULL THEN
@@ -2280,7 +2280,7 @@ BEGIN
 		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', 'fleet_' || s.region);
 	END IF;
 	UPDATE fleet.replica_sources AS r SET failures = 0, acknowledged = seen, said = r.acknowledged,
-			beat = beat_now, beat_at = heard_at,
+			last_beat = beat_now, last_beat_at = heard_at,
 			complete_at = CASE WHEN seen::bigint >= r.complete_at::bigint THEN NULL ELSE r.complete_at END,
 			errors = CASE WHEN seen::bigint > r.acknowledged::bigint THEN fleet.apply_errors(s.region) ELSE s.errors END,
 			stale_since = CASE WHEN fresh AND (r.complete_at IS NULL OR seen::bigint >= r.complete_at::bigint) THEN NULL
@@ -2388,8 +2388,8 @@ CREATE VIEW fleet.replica_status AS
 			WHEN s.state = 'streaming' AND s.stale_since IS NOT NULL AND s.complete_at IS NULL THEN 'stale'
 			ELSE s.state END AS state,
 		p.received_lsn, p.latest_end_lsn AS applied_lsn,
-		h.lag_ms + CASE WHEN clock_timestamp() - s.beat_at < 2 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second'
-			THEN 0 ELSE extract(epoch FROM clock_timestamp() - s.beat_at)::float8 * 1000 END AS lag_ms,
+		h.lag_ms + CASE WHEN clock_timestamp() - s.last_beat_at < 2 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second'
+			THEN 0 ELSE extract(epoch FROM clock_timestamp() - s.last_beat_at)::float8 * 1000 END AS lag_ms,
 		s.retained_bytes, s.wal_status, s.stale_since, NULLIF(concat_ws('; ', s.last_error, c.last_error), '') AS last_error,
 		COALESCE(c.applied, 0) AS applied, COALESCE(c.stale, 0) AS stale, COALESCE(c.moved, 0) AS moved,
 		COALESCE(c.healed, 0) AS healed, COALESCE(c.dead, 0) AS dead, s.copied, s.repairs
