@@ -121,7 +121,8 @@ SELECT test.merge('north', 2, 55, 6, 'east') AS older_from_elsewhere;
 SELECT test.merge('east', 2, 55, 6, 'east') AS lost_there;
 SELECT test.merge('east', 2, 54, 0, NULL) AS grave_before_it;
 SELECT test.merge('east', 2, 70, 0, NULL) AS grave;
-SELECT test.merge('east', 2, 80, 7, 'east') AS after_its_grave;
+SELECT test.merge('north', 2, 80, 7, 'east') AS after_its_grave;
+SELECT test.merge('east', 2, 60, 7, 'east') AS deletion_lost_there;
 SELECT test.merge('east', 3, 90, 8, 'east') AS id_again;
 SELECT count(*) AS graves FROM fleet.departures WHERE key = 'MERGE-1';
 SELECT fleet.forget_rows('west', '[{"kind": "ride", "key": "MERGE-1", "epoch": 3, "hlc": 90}]') AS not_its_own,
