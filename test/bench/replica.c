@@ -13,8 +13,9 @@
  *	bench.replica case=.. rows_s=.. lag_p50_ms=.. lag_p95_ms=.. lag_p99_ms=..
  *		native_rows_s=.. native_lag_p50_ms=.. .. ratio=..
  *
- * In cases of apply and copy ratio is fleet's rate to the native one, of lag it
- * is fleet's median lag to the native one.
+ * In cases of apply and copy ratio is fleet's rate to the native one, the median
+ * over the repetitions, whose sides have the same backlog; of lag it is fleet's
+ * median lag to the native one.
  *
  * Apply rate: both sides are held back, changes are committed in transactions
  * of so many rows, and then each side in turn has to catch up.  One backlog
@@ -33,8 +34,6 @@
 #include <time.h>
 
 #include "replica.h"
-
-#define MAX_REPETITIONS 25
 
 typedef struct ApplyCase
 {
@@ -107,9 +106,9 @@ bench_quantile(double *values, size_t n, double q)
 	return values[i < n ? i : n - 1];
 }
 
-/* Median and spread of some rates. */
-BenchFigures
-bench_rates(double *rates, int n)
+/* Median and spread of some rates; sorts them. */
+static BenchFigures
+spread(double *rates, int n)
 {
 	BenchFigures figures = {0};
 
@@ -117,6 +116,22 @@ bench_rates(double *rates, int n)
 	figures.rows_s_min = rates[0];
 	figures.rows_s_max = rates[n - 1];
 	return figures;
+}
+
+/* The rates of both sides, or of the native one alone, in the same repetitions. */
+void
+bench_compare(const Bench *bench, double *native, double *fleet, int n, BenchFigures *figures)
+{
+	double		ratios[MAX_REPETITIONS];
+
+	if (bench->sides[BENCH_FLEET].conn != NULL)
+	{
+		for (int i = 0; i < n; i++)
+			ratios[i] = fleet[i] / native[i];
+		figures[BENCH_FLEET] = spread(fleet, n);
+		figures[BENCH_FLEET].ratio = bench_quantile(ratios, (size_t) n, 0.5);
+	}
+	figures[BENCH_NATIVE] = spread(native, n);
 }
 
 void
@@ -127,6 +142,8 @@ bench_report(const Bench *bench, const char *name, const BenchFigures *figures)
 	double		ratio = native->p50 > 0 ? fleet->p50 / native->p50 :
 		native->rows_s > 0 ? fleet->rows_s / native->rows_s : 0;
 
+	if (fleet->ratio > 0)
+		ratio = fleet->ratio;
 	if (bench->sides[BENCH_FLEET].conn == NULL)
 		ratio = 0;
 	printf("bench.replica case=%s rows_s=%.0f lag_p50_ms=%.2f lag_p95_ms=%.2f lag_p99_ms=%.2f"
@@ -189,9 +206,7 @@ apply(Bench *bench, const ApplyCase *c)
 			rates[which][n] = (double) rows / bench_await_marker(bench, side, bench->mark);
 		}
 	}
-	for (int i = 0; i < BENCH_SIDES; i++)
-		if (bench->sides[i].conn != NULL)
-			figures[i] = bench_rates(rates[i], bench->repetitions);
+	bench_compare(bench, rates[BENCH_NATIVE], rates[BENCH_FLEET], bench->repetitions, figures);
 	snprintf(name, sizeof(name), "%s-%d", c->what, c->rows);
 	bench_report(bench, name, figures);
 }

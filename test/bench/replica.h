@@ -24,6 +24,7 @@
 #include <libpq-fe.h>
 
 #define MAX_REGIONS 9
+#define MAX_REPETITIONS 25
 
 typedef enum BenchSideName
 {
@@ -66,6 +67,7 @@ typedef struct BenchFigures
 	double		rows_s;			/* 0: not of this case */
 	double		rows_s_min;
 	double		rows_s_max;
+	double		ratio;			/* of fleet's side; 0: by the medians */
 	double		p50;			/* ms */
 	double		p95;
 	double		p99;
@@ -78,7 +80,8 @@ extern double bench_now(void);
 extern void bench_sleep(double seconds);
 extern void bench_report(const Bench *bench, const char *name, const BenchFigures *figures);
 extern double bench_quantile(double *values, size_t n, double q);
-extern BenchFigures bench_rates(double *rates, int n);
+extern void bench_compare(const Bench *bench, double *native, double *fleet, int n,
+						  BenchFigures *figures);
 
 /* ---- replica_side.c ---- */
 

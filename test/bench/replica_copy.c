@@ -122,8 +122,6 @@ bench_copy(Bench *bench, const char *name, long rides)
 				bench_fail("%s has copied %ld rows of %ld", side->name, rows, rides * bench->nregion);
 			rates[side - bench->sides][n] = (double) rows / start;
 		}
-	for (int i = 0; i < BENCH_SIDES; i++)
-		if (bench->sides[i].conn != NULL)
-			figures[i] = bench_rates(rates[i], REPETITIONS);
+	bench_compare(bench, rates[BENCH_NATIVE], rates[BENCH_FLEET], REPETITIONS, figures);
 	bench_report(bench, name, figures);
 }

@@ -30,6 +30,7 @@
 #define TRANSACTIONS 200		/* a second */
 #define SLICES 4				/* of each side */
 #define POLL_SECONDS 0.0001
+#define CAUGHT_UP_SECONDS 0.02
 
 typedef struct Writer
 {
@@ -154,7 +155,9 @@ take_turns(Bench *bench, Writer *writer, Sight **sights, size_t (*n)[SLICES], si
 			if (side->conn == NULL)
 				continue;
 			bench_release(side);
-			(void) bench_await_marker(bench, side, atomic_load(&writer->last));
+			/* While it catches up more is written, so that is not done at once. */
+			while (bench_await_marker(bench, side, atomic_load(&writer->last)) > CAUGHT_UP_SECONDS)
+				;
 			bench_sleep(0.3);
 			n[which][slice] = watch(side, bench->seconds / SLICES, sights[which] + (size_t) slice * max, max);
 			bench_hold(side);
