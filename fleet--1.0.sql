@@ -1120,6 +1120,18 @@ AS $$
 DECLARE
 	name name;
 BEGIN
+	-- A change of the map takes up a server that it finds, so none may be under way.  It may be waiting for this worker, which
+	-- does not wait for it.
+	IF NOT EXISTS (SELECT FROM pg_foreign_server AS s WHERE s.srvname LIKE 'fleet\_%'
+			AND NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE 'fleet_' || m.name = s.srvname)
+			AND NOT EXISTS (SELECT FROM fleet.map_replicas AS m WHERE 'fleet_' || m.name = s.srvname)) THEN
+		RETURN;
+	END IF;
+	BEGIN
+		LOCK TABLE fleet.map IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+	EXCEPTION WHEN lock_not_available THEN
+		RETURN;
+	END;
 	FOR name IN SELECT s.srvname FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
 		WHERE w.fdwname = 'postgres_fdw'
 			AND obj_description(s.oid, 'pg_foreign_server') = 'node of a region of fleet'
