@@ -42,7 +42,7 @@
  * has just missed it (see is_shown), another one was writing a newer version, for
  * a region writes its rows only after the insert that brought them there.
  *
- * Rows that are copied (worker.c) go through the same rule, with one more right:
+ * Rows that are copied (copy.c) go through the same rule, with one more right:
  * what the region itself has of a row that is its own is true, also where it is
  * older than what is here, or was deleted; then the region has lost that (it was restored).  That
  * is only so while no stream of the region is applied.
