@@ -13,6 +13,7 @@
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
 --   notify    changes told by NOTIFY, to who listens
+--   query     reads of rides over many regions
 --   track     position reports
 --   decode    the change stream
 --   verify    the invariants, checked
@@ -2723,6 +2724,88 @@ $$;
 COMMENT ON FUNCTION fleet.set_notify(boolean) IS
 	'whether this node tells changes of rides and vehicles by NOTIFY, to the channels that fleet.channel names; off at first';
 REVOKE EXECUTE ON FUNCTION fleet.set_notify(boolean) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- query: reads of rides over many regions
+-- ---------------------------------------------------------------------------
+
+-- Departures that may not have arrived: what a read of all regions carries (src/query/exact.c).
+CREATE INDEX departures_settled ON fleet.departures (settled_hlc) WHERE target IS NOT NULL;
+GRANT SELECT ON fleet.departures TO fleet_node;
+
+CREATE FUNCTION fleet.is_within(place geography, near text, within_m float8) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_DWithin(place, near::geography, within_m);
+END;
+COMMENT ON FUNCTION fleet.is_within(geography, text, float8) IS 'whether a place is within so many metres of another';
+
+CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
+	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
+	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
+	order_by text DEFAULT 'requested_at desc', max_rows integer DEFAULT 100, on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
+	AS 'MODULE_PATHNAME', 'fleet_query_search_rides'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, integer, text) IS
+	'rides that match what is given, of this region (local), from the replica (global-fast), or of all regions, each exactly once (global-live)';
+
+CREATE FUNCTION fleet.matching_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
+	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
+	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
+	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
+	AS 'MODULE_PATHNAME', 'fleet_query_matching_rides'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.matching_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
+	'internal: the same, all rows in no order, with the columns that counting needs; the others are null';
+
+CREATE FUNCTION fleet.count_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
+	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
+	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
+	on_unavailable text DEFAULT 'fail') RETURNS bigint
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT count(*) FROM fleet.matching_rides(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable);
+END;
+COMMENT ON FUNCTION fleet.count_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS 'how many rides match what is given, see fleet.search_rides';
+
+CREATE FUNCTION fleet.ride_totals(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
+	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
+	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
+	on_unavailable text DEFAULT 'fail')
+	RETURNS TABLE (ride_region text, ride_status fleet.ride_status, rides bigint, fares numeric, average_fare numeric)
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT m.region, m.status, count(*), sum(m.fare), round(avg(m.fare), 2)
+		FROM fleet.matching_rides(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable) AS m
+		GROUP BY m.region, m.status ORDER BY m.region, m.status;
+END;
+COMMENT ON FUNCTION fleet.ride_totals(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
+	'number, sum and average of the fares of the rides that match, by region and status; see fleet.search_rides';
+
+CREATE FUNCTION fleet.get_ride(ride_id text, scope text DEFAULT 'global-live') RETURNS SETOF fleet.rides
+	AS 'MODULE_PATHNAME', 'fleet_query_get_ride'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.get_ride(text, text) IS 'one ride, wherever it is; no row where there is none';
+
+CREATE FUNCTION fleet.locate(ride_id text) RETURNS text
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT r.region FROM fleet.get_ride(locate.ride_id, 'global-live') AS r;
+END;
+COMMENT ON FUNCTION fleet.locate(text) IS 'the region that a ride is in; null where there is no such ride';
+
+CREATE FUNCTION fleet.last_read(OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms float8, OUT q fleet.hlc)
+	RETURNS record
+	AS 'MODULE_PATHNAME', 'fleet_query_last_read'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.last_read() IS
+	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp';
 
 -- ---------------------------------------------------------------------------
 -- track: position reports

@@ -1,0 +1,303 @@
+/*-------------------------------------------------------------------------
+ *
+ * ask.c
+ *	  One question to many nodes at once.
+ *
+ * All are sent the question before the first answer is awaited; our own node
+ * answers while the others work.  Every question carries the reader's stamp, in a
+ * statement of its own ahead of it: the peer's clock must have passed the stamp
+ * before the snapshot is taken from which it answers (see exact.c).  Every answer
+ * carries the peer's stamp back.
+ *
+ * The connections are the session's kept ones.  Where one of them has a branch of
+ * the caller's transaction open, the question goes through that branch, and so
+ * sees what the transaction itself has done there.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/query/ask.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/plan.h"
+#include "clock/clock.h"
+#include "query/query.h"
+#include "query/read.h"
+
+#define STAMP_SQL "SELECT fleet.hlc_receive($1::bigint::fleet.hlc)"
+
+/* Statements kept prepared; further ones are planned each time. */
+#define KEPT_MAX 32
+
+typedef struct Kept
+{
+	char	   *sql;			/* never freed: connections know statements by it */
+	SPIPlanPtr	plan;			/* ours; NULL until it is needed */
+	int			nparam;
+} Kept;
+
+int			fleet_query_read_timeout = 5000;
+
+static Kept kept[KEPT_MAX];
+static int	nkept = 0;
+
+void
+fleet_query_init(void)
+{
+	DefineCustomIntVariable("fleet.read_timeout",
+							"Time that the other nodes may take to answer a read.",
+							"Lower it where callers would rather have an error, or a part of the answer, than wait.",
+							&fleet_query_read_timeout, 5000, 1, 600000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* The kept entry of a statement, made if there is room; else NULL. */
+static Kept *
+keep(const char *sql)
+{
+	for (int i = 0; i < nkept; i++)
+		if (strcmp(kept[i].sql, sql) == 0)
+			return &kept[i];
+	if (nkept == KEPT_MAX)
+		return NULL;
+	kept[nkept].sql = MemoryContextStrdup(TopMemoryContext, sql);
+	return &kept[nkept++];
+}
+
+/* ---------- our own node ---------- */
+
+static SPIPlanPtr
+prepare(const char *sql, int nparam)
+{
+	Oid			types[FLEET_READ_MAX_PARAMS];
+	SPIPlanPtr	plan;
+
+	for (int i = 0; i < nparam; i++)
+		types[i] = TEXTOID;
+	plan = SPI_prepare(sql, nparam, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+/*
+ * Execute a SELECT within the caller's SPI connection, in the active snapshot.
+ * Returns the number of rows, which are in SPI_tuptable.
+ */
+int
+fleet_query_execute(const char *sql, int nparam, const char *const *params)
+{
+	Kept	   *k = keep(sql);
+	SPIPlanPtr	plan = k ? k->plan : NULL;
+	Datum		values[FLEET_READ_MAX_PARAMS];
+	char		nulls[FLEET_READ_MAX_PARAMS];
+	int			rc;
+
+	if (plan == NULL)
+		plan = prepare(sql, nparam);
+	if (k != NULL && k->plan == NULL && SPI_keepplan(plan) == 0)
+		k->plan = plan;
+	for (int i = 0; i < nparam; i++)
+	{
+		nulls[i] = params[i] ? ' ' : 'n';
+		values[i] = params[i] ? CStringGetTextDatum(params[i]) : (Datum) 0;
+	}
+	rc = SPI_execute_plan(plan, values, nulls, true, 0);
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+	return (int) SPI_processed;
+}
+
+/* The parameters of a question, as every node gets them. */
+static const char **
+parameters(const FleetRead *read, const FleetLastRead *log, const char *ids)
+{
+	const char **params = palloc(sizeof(char *) * FLEET_READ_MAX_PARAMS);
+
+	memcpy(params, read->params, sizeof(read->params));
+	params[0] = psprintf(UINT64_FORMAT, log->q);
+	params[1] = ids;
+	if (ids == NULL && read->max_rows >= 0)
+		params[1] = psprintf(INT64_FORMAT, read->asked_rows);
+	return params;
+}
+
+static FleetAnswer *
+new_answer(const char *region, int nrow)
+{
+	FleetAnswer *answer = palloc0(sizeof(FleetAnswer));
+
+	answer->region = region;
+	answer->nrow = nrow;
+	answer->rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(char **) * Max(nrow, 1));
+	return answer;
+}
+
+/* What our own node says, with its owner's rights and all that is committed by now. */
+FleetAnswer *
+fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const char *ids)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char **params = parameters(read, log, ids);
+	FleetAnswer *answer;
+	FleetCaller caller;
+	MemoryContext spi;
+
+	fleet_base_become_owner(&caller);
+	SPI_connect();
+	fleet_base_push_new_snapshot();
+	(void) fleet_query_execute(sql, Max(read->nparam, FLEET_READ_FIXED_PARAMS), params);
+	PopActiveSnapshot();
+	spi = MemoryContextSwitchTo(context);
+	answer = new_answer(NULL, (int) SPI_processed);
+	for (int i = 0; i < answer->nrow; i++)
+	{
+		answer->rows[i] = palloc(sizeof(char *) * ANSWER_COLUMNS);
+		for (int j = 0; j < ANSWER_COLUMNS; j++)
+			answer->rows[i][j] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, j + 1);
+	}
+	MemoryContextSwitchTo(spi);
+	SPI_finish();
+	fleet_base_become_caller(&caller);
+	return answer;
+}
+
+/* ---------- the others ---------- */
+
+/* A region cannot answer: a NOTICE where the caller takes a part, else an error. */
+static void
+miss(FleetAsking *asking, const char *region, const char *error)
+{
+	asking->log->failed = lappend(asking->log->failed, pstrdup(region));
+	if (asking->read->partial)
+		ereport(NOTICE,
+				(errmsg("region \"%s\" is missing in the answer", region),
+				 errdetail_internal("%s", error)));
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not read region \"%s\"", region),
+				 errdetail_internal("%s", error),
+				 errhint("Is its server up? With on_unavailable => 'partial' the other regions answer.")));
+}
+
+/*
+ * Send the question to a region.  False where the region cannot be reached, which
+ * is an error unless the caller takes a part of the answer.
+ */
+bool
+fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
+{
+	const char **params = parameters(asking->read, asking->log, ids);
+	int			nparam = Max(asking->read->nparam, FLEET_READ_FIXED_PARAMS);
+	Kept	   *k = keep(asking->sql);
+	char	   *error = NULL;
+	FleetConn  *conn = fleet_remote_try_connect(region, &error);
+
+	if (conn == NULL)
+	{
+		miss(asking, region, error);
+		return false;
+	}
+	/* What does not go out is told by the missing answer. */
+	if (fleet_remote_queue_prepared(conn, STAMP_SQL, 1, params))
+	{
+		if (k != NULL)
+			(void) fleet_remote_send_prepared(conn, k->sql, nparam, params);
+		else
+			(void) fleet_remote_send(conn, asking->sql, nparam, params);
+	}
+	asking->asked[asking->nasked].region = region;
+	asking->asked[asking->nasked++].conn = conn;
+	return true;
+}
+
+static FleetAnswer *
+copy_answer(const char *region, PGresult *result)
+{
+	FleetAnswer *answer = new_answer(region, PQntuples(result));
+
+	if (PQnfields(result) != ANSWER_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("region \"%s\" answered a read with %d columns", region, PQnfields(result))));
+	for (int i = 0; i < answer->nrow; i++)
+	{
+		answer->rows[i] = palloc(sizeof(char *) * ANSWER_COLUMNS);
+		for (int j = 0; j < ANSWER_COLUMNS; j++)
+			answer->rows[i][j] = PQgetisnull(result, i, j) ? NULL :
+				pstrdup(PQgetvalue(result, i, j));
+	}
+	return answer;
+}
+
+/*
+ * One region's answer, or NULL.  In a branch earlier replies may be due: an error
+ * there, and any error of a branch, is the transaction's.
+ */
+static FleetAnswer *
+receive(FleetAsking *asking, const char *region, FleetConn *conn, int64 deadline)
+{
+	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+	FleetAnswer *answer;
+
+	do
+	{
+		char	   *error;
+
+		fleet_remote_clear(&reply);
+		if (fleet_remote_receive(conn, deadline, &reply) == FLEET_REPLY_OK)
+			continue;
+		if (reply.status == FLEET_REPLY_ERROR || conn->in_transaction)
+			fleet_remote_raise(conn, &reply, asking->sql);
+		error = fleet_remote_error_text(conn, &reply);
+		fleet_remote_clear(&reply);
+		miss(asking, region, error);
+		return NULL;
+	} while (conn->pending > 0);
+	answer = copy_answer(region, reply.result);
+	fleet_remote_clear(&reply);
+	return answer;
+}
+
+/* The clock rows: later stamps of ours are greater than any answer. */
+static void
+take_clock(const FleetAnswer *answer)
+{
+	for (int i = answer->nrow - 1; i >= 0; i--)
+		if (strcmp(answer->rows[i][ANSWER_WHAT], "clock") == 0)
+		{
+			(void) fleet_clock_receive(strtoull(answer->rows[i][ANSWER_EPOCH], NULL, 10));
+			return;
+		}
+}
+
+/* Await the answers of all that were asked; a list of FleetAnswer. */
+List *
+fleet_query_answers(FleetAsking *asking)
+{
+	int64		deadline = fleet_remote_deadline(fleet_query_read_timeout);
+	List	   *answers = NIL;
+
+	for (int i = 0; i < asking->nasked; i++)
+	{
+		FleetAnswer *answer = receive(asking, asking->asked[i].region, asking->asked[i].conn,
+									  deadline);
+
+		if (answer == NULL)
+			continue;
+		take_clock(answer);
+		answers = lappend(answers, answer);
+	}
+	asking->nasked = 0;
+	return answers;
+}

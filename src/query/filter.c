@@ -1,0 +1,238 @@
+/*-------------------------------------------------------------------------
+ *
+ * filter.c
+ *	  The statements of a read.
+ *
+ * A read is the same statement on each node: conditions, order and limit are
+ * in it, values are parameters, so that each node plans it once.  Only
+ * conditions that are given are in the text; a general "or the parameter is
+ * null" would keep the planner from the indexes.
+ *
+ * The statements run with nothing but pg_catalog in the search path: on other
+ * nodes by the options of the connection, here by those of the SQL functions.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/query/filter.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/typcache.h"
+
+#include "query/read.h"
+
+/* The columns that counting and summing up need. */
+static const char *const few_columns[] = {"ride_id", "region", "status", "fare", "epoch"};
+
+/*
+ * Add a condition over r; "$?" in it stands for the value, which is text.  Without
+ * a value nothing is added.
+ */
+void
+fleet_query_add(FleetRead *read, const char *condition, const char *value)
+{
+	const char *mark = strstr(condition, "$?");
+
+	if (value == NULL)
+		return;
+	if (read->nparam == 0)
+		read->nparam = FLEET_READ_FIXED_PARAMS;
+	if (mark == NULL || read->nparam >= FLEET_READ_MAX_PARAMS)
+		elog(ERROR, "condition \"%s\" cannot be added", condition);
+	read->params[read->nparam++] = value;
+	appendStringInfo(&read->condition, " AND (%.*s$%d%s)", (int) (mark - condition), condition,
+					 read->nparam, mark + 2);
+}
+
+/* ---------- order ---------- */
+
+static void
+raise_order(const char *order_by, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid order \"%s\"", order_by),
+			 errdetail_internal("%s", detail),
+			 errhint("Give a column of fleet.rides, and perhaps asc or desc: \"requested_at desc\".")));
+}
+
+/* "column [asc|desc]"; NULL leaves the rows in no order. */
+void
+fleet_query_set_order(FleetRead *read, const char *order_by)
+{
+	char	   *column;
+	char	   *direction;
+	char	   *rest = NULL;
+
+	if (order_by == NULL)
+		return;
+	column = strtok_r(pstrdup(order_by), " \t\r\n", &rest);
+	direction = strtok_r(NULL, " \t\r\n", &rest);
+	if (column == NULL || strtok_r(NULL, " \t\r\n", &rest) != NULL)
+		raise_order(order_by, "It is not one column with or without a direction.");
+	read->descending = direction != NULL && pg_strcasecmp(direction, "desc") == 0;
+	if (direction != NULL && !read->descending && pg_strcasecmp(direction, "asc") != 0)
+		raise_order(order_by, "The direction is neither asc nor desc.");
+	for (int i = 0; i < read->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(read->desc, i);
+
+		if (!att->attisdropped && pg_strcasecmp(NameStr(att->attname), column) == 0)
+			read->order_column = att->attnum;
+	}
+	if (read->order_column == 0)
+		raise_order(order_by, "There is no such column.");
+	if (!OidIsValid(lookup_type_cache(TupleDescAttr(read->desc, read->order_column - 1)->atttypid,
+									  TYPECACHE_LT_OPR)->lt_opr))
+		raise_order(order_by, "Its type has no order.");
+}
+
+/* Ties go by the id, in an order that is the same on all nodes. */
+static void
+append_order(StringInfo sql, const FleetRead *read)
+{
+	if (read->order_column != 0)
+		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
+						 quote_identifier(NameStr(TupleDescAttr(read->desc,
+																read->order_column - 1)->attname)),
+						 read->descending ? "DESC" : "ASC");
+	/* Null is no limit. */
+	appendStringInfoString(sql, " LIMIT $2::bigint");
+}
+
+/* ---------- columns ---------- */
+
+static bool
+is_wanted(const FleetRead *read, const char *column)
+{
+	if (!read->few_columns)
+		return true;
+	for (int i = 0; i < lengthof(few_columns); i++)
+		if (strcmp(few_columns[i], column) == 0)
+			return true;
+	return false;
+}
+
+/* The columns of a ride in the order of fleet.rides here, unwanted ones as nulls. */
+static void
+append_columns(StringInfo sql, const FleetRead *read, bool typed)
+{
+	for (int i = 0; i < read->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(read->desc, i);
+
+		if (att->attisdropped)
+			continue;
+		if (sql->data[sql->len - 1] != '(' && sql->data[sql->len - 1] != ' ')
+			appendStringInfoString(sql, ", ");
+		if (is_wanted(read, NameStr(att->attname)))
+			appendStringInfo(sql, "r.%s", quote_identifier(NameStr(att->attname)));
+		else
+			appendStringInfo(sql, "NULL%s%s", typed ? "::" : "",
+							 typed ? format_type_be_qualified(att->atttypid) : "");
+	}
+}
+
+static void
+append_record(StringInfo sql, const FleetRead *read)
+{
+	appendStringInfoString(sql, "ROW(");
+	append_columns(sql, read, false);
+	appendStringInfoString(sql, ")::text");
+}
+
+/* ---------- statements ---------- */
+
+static void
+append_departures(StringInfo sql, const char *condition)
+{
+	appendStringInfo(sql, " UNION ALL SELECT 'gone', d.key, d.epoch::text, d.target, d.image::text"
+					 " FROM fleet.departures AS d WHERE d.kind = 'ride' AND %s", condition);
+}
+
+/* The clock of who answers, ahead of the reader's from now on. */
+static void
+append_clock(StringInfo sql)
+{
+	appendStringInfoString(sql, " UNION ALL SELECT 'clock', NULL,"
+						   " fleet.hlc_receive($1::bigint::fleet.hlc)::bigint::text, NULL, NULL");
+}
+
+/*
+ * The first question: rides that match, and where regions are to be merged, what
+ * has departed.  The upper bound of the stamps, which every stamp is below, tells
+ * the planner that they are few; for what is only above something unknown it
+ * expects a third of the table.
+ */
+const char *
+fleet_query_first_sql(const FleetRead *read)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT 'live', r.ride_id, r.epoch::text, 'true', ");
+	append_record(&sql, read);
+	appendStringInfo(&sql, " FROM (SELECT r.* FROM fleet.local_rides AS r WHERE true%s",
+					 read->condition.data);
+	append_order(&sql, read);
+	appendStringInfoString(&sql, ") AS r");
+	if (read->by_id)
+		append_departures(&sql, "d.key = $3");
+	else if (read->scope == FLEET_SCOPE_LIVE && read->region == NULL)
+	{
+		append_departures(&sql, "d.target IS NOT NULL AND d.settled_hlc IS NULL");
+		append_departures(&sql, "d.target IS NOT NULL"
+						  " AND d.settled_hlc OPERATOR(fleet.>) $1::bigint::fleet.hlc"
+						  " AND d.settled_hlc OPERATOR(fleet.<=) ($1::bigint | 9223372036854775807)::fleet.hlc");
+	}
+	append_clock(&sql);
+	return sql.data;
+}
+
+/* Of rides that have departed to there: each as it is, and whether it matches; or where it went. */
+const char *
+fleet_query_again_sql(const FleetRead *read)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT 'live', r.ride_id, r.epoch::text, (true%s)::text, ",
+					 read->condition.data);
+	append_record(&sql, read);
+	appendStringInfoString(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($2::text[])");
+	append_departures(&sql, "d.key = ANY ($2::text[])");
+	append_clock(&sql);
+	return sql.data;
+}
+
+/* Whether a departure's image matches, and the ride that it is. */
+const char *
+fleet_query_image_sql(const FleetRead *read)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT (true%s)::text, ", read->condition.data);
+	append_record(&sql, read);
+	appendStringInfoString(&sql, " FROM jsonb_populate_record(NULL::fleet.rides, $2::jsonb) AS r");
+	return sql.data;
+}
+
+/* This node's own rides through the table that the caller has rights on. */
+const char *
+fleet_query_local_sql(const FleetRead *read)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	append_columns(&sql, read, true);
+	appendStringInfo(&sql, " FROM fleet.rides AS r WHERE r.region = %s%s",
+					 quote_literal_cstr(read->map->own->name), read->condition.data);
+	append_order(&sql, read);
+	return sql.data;
+}

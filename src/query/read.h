@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.h
+ *	  One read of rides, within the room.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/query/read.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_QUERY_READ_H
+#define FLEET_QUERY_READ_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "lib/stringinfo.h"
+
+#include "region/map.h"
+#include "remote/remote.h"
+
+/*
+ * Parameters of every statement: $1 the reader's stamp; $2 the most rows, or the
+ * ids asked for, or an image; then those of the conditions.
+ */
+#define FLEET_READ_FIXED_PARAMS 2
+#define FLEET_READ_MAX_PARAMS 16
+
+typedef enum FleetScope
+{
+	FLEET_SCOPE_LOCAL,			/* this node's region, with the caller's own rights */
+	FLEET_SCOPE_FAST,			/* a replica of all regions */
+	FLEET_SCOPE_LIVE			/* all regions, exact */
+} FleetScope;
+
+/* What is asked for. */
+typedef struct FleetRead
+{
+	const FleetRegionMap *map;
+	TupleDesc	desc;			/* of fleet.rides */
+	FleetScope	scope;
+	const char *region;			/* only this one's; NULL = all */
+	bool		by_id;			/* the first condition is r.ride_id = $3 */
+	bool		partial;		/* leave out who cannot answer */
+	bool		few_columns;	/* only what counting needs, the others null */
+	StringInfoData condition;	/* over r, ends each statement's WHERE */
+	int			nparam;
+	const char *params[FLEET_READ_MAX_PARAMS];
+	AttrNumber	order_column;	/* 0 = in no order */
+	bool		descending;
+	int64		max_rows;		/* -1 = all */
+	int64		asked_rows;		/* of each region: some more than max_rows */
+} FleetRead;
+
+/* What one node said, in the columns below; either of a peer or of our own. */
+typedef struct FleetAnswer
+{
+	const char *region;			/* NULL = this node */
+	int			nrow;
+	char	 ***rows;			/* palloc'd */
+} FleetAnswer;
+
+enum
+{
+	ANSWER_WHAT,				/* live, gone or clock */
+	ANSWER_ID,
+	ANSWER_EPOCH,
+	ANSWER_EXTRA,				/* live: true where it matches; gone: its target */
+	ANSWER_ROW,					/* live: the ride as a record; gone: its image */
+	ANSWER_COLUMNS
+};
+
+/* About the session's last read. */
+typedef struct FleetLastRead
+{
+	FleetScope	scope;
+	List	   *asked;			/* names of regions and replicas */
+	List	   *failed;
+	int			reasked;		/* rides asked for once more, at their target */
+	double		latency_ms;
+	uint64		q;				/* stamp of the reader; 0 = there was no read */
+} FleetLastRead;
+
+/* One question, put to any number of nodes at once. */
+typedef struct FleetAsking
+{
+	FleetRead  *read;
+	FleetLastRead *log;
+	const char *sql;
+	int			nasked;
+	struct
+	{
+		const char *region;
+		FleetConn  *conn;
+		const char *ids;
+	}		   *asked;
+} FleetAsking;
+
+/* ---- filter.c ---- */
+extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
+extern void fleet_query_set_order(FleetRead *read, const char *order_by);
+extern const char *fleet_query_first_sql(const FleetRead *read);
+extern const char *fleet_query_again_sql(const FleetRead *read);
+extern const char *fleet_query_image_sql(const FleetRead *read);
+extern const char *fleet_query_local_sql(const FleetRead *read);
+
+/* ---- ask.c ---- */
+extern int	fleet_query_read_timeout;	/* ms */
+extern bool fleet_query_ask(FleetAsking *asking, const char *region, const char *ids);
+extern List *fleet_query_answers(FleetAsking *asking);
+extern FleetAnswer *fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql,
+										const char *ids);
+extern int	fleet_query_execute(const char *sql, int nparam, const char *const *params);
+
+/* ---- exact.c ---- */
+extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);
+extern List *fleet_query_fast(FleetRead *read, FleetLastRead *log);
+
+#endif							/* FLEET_QUERY_READ_H */

@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ *
+ * search.c
+ *	  The SQL functions that read rides.
+ *
+ * Rights: the caller needs SELECT on fleet.rides of this node.  Scope 'local' runs
+ * with the caller's own rights, row-level security included.  The other
+ * scopes are answered by nodes to whom the caller is nobody, so they are refused
+ * where row-level security applies to the caller here.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/query/search.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
+
+#include "base/errcodes.h"
+#include "clock/clock.h"
+#include "query/query.h"
+#include "query/read.h"
+
+PG_FUNCTION_INFO_V1(fleet_query_search_rides);
+PG_FUNCTION_INFO_V1(fleet_query_matching_rides);
+PG_FUNCTION_INFO_V1(fleet_query_get_ride);
+PG_FUNCTION_INFO_V1(fleet_query_last_read);
+
+static const char *const scope_names[] = {"local", "global-fast", "global-live"};
+
+/* Of this session's last read; lists in their own context. */
+static FleetLastRead last_read;
+static MemoryContext last_context = NULL;
+
+/* ---------- what is asked for ---------- */
+
+static FleetScope
+read_scope(const char *text)
+{
+	for (int i = 0; text != NULL && i < lengthof(scope_names); i++)
+		if (strcmp(text, scope_names[i]) == 0)
+			return (FleetScope) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid scope \"%s\"", text ? text : "null"),
+			 errhint("The scopes are 'local' (this region), 'global-fast' (the replica) and 'global-live' (all regions, exact).")));
+}
+
+static bool
+read_partial(const char *text)
+{
+	if (text != NULL && strcmp(text, "partial") == 0)
+		return true;
+	if (text == NULL || strcmp(text, "fail") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value \"%s\" of on_unavailable", text ? text : "null"),
+				 errhint("It is 'fail' or 'partial'.")));
+	return false;
+}
+
+/* An argument as text, by its type's output function; NULL where it is null. */
+static char *
+argument(FunctionCallInfo fcinfo, int n)
+{
+	Oid			output;
+	bool		varlena;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	getTypeOutputInfo(get_fn_expr_argtype(fcinfo->flinfo, n), &output, &varlena);
+	return OidOutputFunctionCall(output, PG_GETARG_DATUM(n));
+}
+
+static void
+check_rights(const FleetRead *read)
+{
+	Oid			relid = get_relname_relid("rides", get_namespace_oid("fleet", false));
+	AclResult	result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, "rides");
+	if (read->scope != FLEET_SCOPE_LOCAL &&
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to read the rides of other regions"),
+				 errdetail("Row-level security of fleet.rides applies to you, and other nodes do not know your policies."),
+				 errhint("Use scope 'local'.")));
+}
+
+static void
+begin_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const char *unavailable)
+{
+	memset(read, 0, sizeof(FleetRead));
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	read->desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
+	read->map = fleet_region_map_member();
+	read->scope = read_scope(scope);
+	read->partial = read_partial(unavailable);
+	read->max_rows = -1;
+	initStringInfo(&read->condition);
+	check_rights(read);
+	if (read->scope == FLEET_SCOPE_LOCAL && read->map->own == NULL)
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_NOT_WRITABLE),
+				 errmsg("node \"%s\" is a replica and has no region of its own", read->map->node),
+				 errhint("Use scope 'global-fast'.")));
+}
+
+/* The arguments that all functions with a filter begin with, after the scope. */
+static void
+add_filter(FleetRead *read, FunctionCallInfo fcinfo)
+{
+	char	   *near = argument(fcinfo, 8);
+	char	   *within_m = argument(fcinfo, 9);
+
+	if ((near == NULL) != (within_m == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a place needs a distance, and a distance a place"),
+				 errhint("Give both near and within_m (metres), or neither.")));
+	read->region = argument(fcinfo, 1);
+	fleet_query_add(read, "r.region = $?", read->region);
+	fleet_query_add(read, "r.status = $?::fleet.ride_status", argument(fcinfo, 2));
+	fleet_query_add(read, "r.vehicle_id = $?", argument(fcinfo, 3));
+	fleet_query_add(read, "r.customer_id = $?", argument(fcinfo, 4));
+	fleet_query_add(read, "r.fare >= $?::numeric", argument(fcinfo, 5));
+	fleet_query_add(read, "r.fare <= $?::numeric", argument(fcinfo, 6));
+	fleet_query_add(read, "r.requested_at >= $?::timestamptz", argument(fcinfo, 7));
+	if (near == NULL)
+		return;
+	fleet_query_add(read, "fleet.is_within(r.current_location, $?,", near);
+	/* The one condition with two values. */
+	read->condition.data[--read->condition.len] = '\0';
+	read->params[read->nparam++] = within_m;
+	appendStringInfo(&read->condition, " $%d::float8))", read->nparam);
+}
+
+/* ---------- rows out ---------- */
+
+/* A record's text as a row of fleet.rides. */
+static HeapTuple
+read_record(FmgrInfo *in, TupleDesc desc, const char *text)
+{
+	Datum		value = InputFunctionCall(in, unconstify(char *, text), desc->tdtypeid,
+										  desc->tdtypmod);
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	HeapTupleData tuple = {.t_data = header,.t_len = HeapTupleHeaderGetDatumLength(header)};
+
+	return heap_copytuple(&tuple);
+}
+
+static Tuplesortstate *
+begin_sort(const FleetRead *read)
+{
+	AttrNumber	columns[2] = {read->order_column, 0};
+	Oid			operators[2];
+	Oid			collations[2];
+	bool		nulls_first[2] = {read->descending, false};
+	Form_pg_attribute att = TupleDescAttr(read->desc, read->order_column - 1);
+	TypeCacheEntry *type = lookup_type_cache(att->atttypid, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+
+	for (int i = 0; i < read->desc->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(read->desc, i)->attname), "ride_id") == 0)
+			columns[1] = i + 1;
+	operators[0] = read->descending ? type->gt_opr : type->lt_opr;
+	collations[0] = att->attcollation;
+	operators[1] = lookup_type_cache(TEXTOID, TYPECACHE_LT_OPR)->lt_opr;
+	collations[1] = C_COLLATION_OID;
+	return tuplesort_begin_heap(read->desc, 2, columns, operators, collations, nulls_first,
+								work_mem, NULL, TUPLESORT_NONE);
+}
+
+/* Return the rows, sorted and cut as asked. */
+static void
+return_rows(const FleetRead *read, ReturnSetInfo *result, List *rows)
+{
+	Tuplesortstate *sort = read->order_column ? begin_sort(read) : NULL;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(read->desc, &TTSOpsHeapTuple);
+	TupleTableSlot *sorted;
+	int64		left = read->max_rows >= 0 ? read->max_rows : PG_INT64_MAX;
+	FmgrInfo	in;
+	ListCell   *cell;
+
+	fmgr_info(F_RECORD_IN, &in);
+	foreach(cell, rows)
+	{
+		HeapTuple	tuple = read_record(&in, read->desc, lfirst(cell));
+
+		if (sort != NULL)
+			tuplesort_puttupleslot(sort, ExecStoreHeapTuple(tuple, slot, false));
+		else if (left-- > 0)
+			tuplestore_puttuple(result->setResult, tuple);
+		heap_freetuple(tuple);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	if (sort == NULL)
+		return;
+	sorted = MakeSingleTupleTableSlot(read->desc, &TTSOpsMinimalTuple);
+	tuplesort_performsort(sort);
+	while (left-- > 0 && tuplesort_gettupleslot(sort, true, false, sorted, NULL))
+		tuplestore_puttupleslot(result->setResult, sorted);
+	ExecDropSingleTupleTableSlot(sorted);
+	tuplesort_end(sort);
+}
+
+/* With the caller's own rights and in the caller's own snapshot. */
+static void
+return_local(FleetRead *read, ReturnSetInfo *result)
+{
+	read->params[1] = read->max_rows >= 0 ? psprintf(INT64_FORMAT, read->max_rows) : NULL;
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) fleet_query_execute(fleet_query_local_sql(read),
+							   Max(read->nparam, FLEET_READ_FIXED_PARAMS), read->params);
+	PopActiveSnapshot();
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
+	SPI_finish();
+}
+
+/* ---------- the last read ---------- */
+
+static List *
+keep_names(const List *names)
+{
+	List	   *kept = NIL;
+	ListCell   *cell;
+
+	foreach(cell, names)
+		kept = lappend(kept, pstrdup(lfirst(cell)));
+	return kept;
+}
+
+static void
+keep_log(const FleetLastRead *log, instr_time started)
+{
+	MemoryContext old;
+	instr_time	ended;
+
+	if (last_context == NULL)
+		last_context = AllocSetContextCreate(TopMemoryContext, "fleet last read",
+											 ALLOCSET_SMALL_SIZES);
+	last_read.asked = last_read.failed = NIL;
+	MemoryContextReset(last_context);
+	last_read = *log;
+	old = MemoryContextSwitchTo(last_context);
+	last_read.asked = NIL;
+	last_read.failed = NIL;
+	last_read.asked = keep_names(log->asked);
+	last_read.failed = keep_names(log->failed);
+	MemoryContextSwitchTo(old);
+	INSTR_TIME_SET_CURRENT(ended);
+	INSTR_TIME_SUBTRACT(ended, started);
+	last_read.latency_ms = INSTR_TIME_GET_MILLISEC(ended);
+}
+
+/* Read, and return what was read.  Also a read that fails is the last one. */
+static void
+run_read(FleetRead *read, FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	FleetLastRead log = {.scope = read->scope};
+	instr_time	started;
+
+	INSTR_TIME_SET_CURRENT(started);
+	log.q = fleet_clock_now();
+	PG_TRY();
+	{
+		if (read->scope == FLEET_SCOPE_LOCAL)
+		{
+			log.asked = list_make1(read->map->own->name);
+			return_local(read, result);
+		}
+		else if (read->scope == FLEET_SCOPE_LIVE)
+			return_rows(read, result, fleet_query_exact(read, &log));
+		else
+			return_rows(read, result, fleet_query_fast(read, &log));
+	}
+	PG_FINALLY();
+	{
+		keep_log(&log, started);
+	}
+	PG_END_TRY();
+}
+
+/* ---------- SQL functions ---------- */
+
+/* fleet.search_rides(scope, region ... within_m, order_by, max_rows, on_unavailable) */
+Datum
+fleet_query_search_rides(PG_FUNCTION_ARGS)
+{
+	FleetRead	read;
+
+	begin_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 12));
+	add_filter(&read, fcinfo);
+	fleet_query_set_order(&read, argument(fcinfo, 10));
+	if (!PG_ARGISNULL(11))
+	{
+		read.max_rows = PG_GETARG_INT32(11);
+		if (read.max_rows < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
+					 errmsg("max_rows must not be negative"),
+					 errhint("Null is no limit.")));
+	}
+	run_read(&read, fcinfo);
+	return (Datum) 0;
+}
+
+/* fleet.matching_rides(scope, region ... within_m, on_unavailable): few columns, in no order. */
+Datum
+fleet_query_matching_rides(PG_FUNCTION_ARGS)
+{
+	FleetRead	read;
+
+	begin_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
+	read.few_columns = true;
+	add_filter(&read, fcinfo);
+	run_read(&read, fcinfo);
+	return (Datum) 0;
+}
+
+/* fleet.get_ride(ride_id, scope) */
+Datum
+fleet_query_get_ride(PG_FUNCTION_ARGS)
+{
+	FleetRead	read;
+
+	begin_read(&read, fcinfo, argument(fcinfo, 1), "fail");
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	fleet_query_add(&read, "r.ride_id = $?", argument(fcinfo, 0));
+	read.by_id = true;
+	run_read(&read, fcinfo);
+	return (Datum) 0;
+}
+
+static Datum
+names_array(const List *names)
+{
+	Datum	   *elems = palloc(sizeof(Datum) * Max(list_length(names), 1));
+	ListCell   *cell;
+
+	foreach(cell, names)
+		elems[foreach_current_index(cell)] = CStringGetTextDatum(lfirst(cell));
+	return PointerGetDatum(construct_array(elems, list_length(names), TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+/* fleet.last_read(): nulls where this session has read nothing yet. */
+Datum
+fleet_query_last_read(PG_FUNCTION_ARGS)
+{
+	Datum		values[6];
+	bool		nulls[6] = {false};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "fleet.last_read is declared with another type");
+	if (last_read.q == 0)
+		memset(nulls, true, sizeof(nulls));
+	values[0] = CStringGetTextDatum(scope_names[last_read.scope]);
+	values[1] = names_array(last_read.asked);
+	values[2] = names_array(last_read.failed);
+	values[3] = Int32GetDatum(last_read.reasked);
+	values[4] = Float8GetDatum(last_read.latency_ms);
+	values[5] = FleetClockStampGetDatum(last_read.q);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
