@@ -2746,7 +2746,7 @@ CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text
 	order_by text DEFAULT 'requested_at desc', max_rows integer DEFAULT 100, on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_search_rides'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp;
+	SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET extra_float_digits = 1;
 COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, integer, text) IS
 	'rides that match what is given, of this region (local), from the replica (global-fast), or of all regions, each exactly once (global-live)';
 
@@ -2756,7 +2756,7 @@ CREATE FUNCTION fleet.matching_rides(scope text DEFAULT 'global-live', region te
 	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_matching_rides'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp;
+	SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET extra_float_digits = 1;
 COMMENT ON FUNCTION fleet.matching_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
 	'internal: the same, all rows in no order, with the columns that counting needs; the others are null';
 
@@ -2785,6 +2785,13 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.ride_totals(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
 	'number, sum and average of the fares of the rides that match, by region and status; see fleet.search_rides';
+
+CREATE FUNCTION fleet.live_rides(where_sql text, scope text DEFAULT 'global-live', order_by text DEFAULT NULL, max_rows integer DEFAULT NULL,
+	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
+	AS 'MODULE_PATHNAME', 'fleet_query_live_rides'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.live_rides(text, text, text, integer, text) IS
+	'rides for which a condition over the columns of fleet.rides is true, each exactly once; see fleet.search_rides';
 
 CREATE FUNCTION fleet.get_ride(ride_id text, scope text DEFAULT 'global-live') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_get_ride'

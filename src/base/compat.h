@@ -17,11 +17,13 @@
 
 #include "access/genam.h"
 #include "executor/executor.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "replication/output_plugin.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/relcache.h"
 #include "utils/timestamp.h"
@@ -60,6 +62,17 @@ fleet_compat_lxid(void)
 	return MyProc->vxid.lxid;
 #else
 	return MyProc->lxid;
+#endif
+}
+
+/* May the current user execute a function? */
+static inline bool
+fleet_compat_may_execute(Oid function)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
 #endif
 }
 

@@ -62,8 +62,10 @@ fleet_query_init(void)
 
 /* The kept entry of a statement, made if there is room; else NULL. */
 static Kept *
-keep(const char *sql)
+keep(const FleetRead *read, const char *sql)
 {
+	if (read->once)
+		return NULL;
 	for (int i = 0; i < nkept; i++)
 		if (strcmp(kept[i].sql, sql) == 0)
 			return &kept[i];
@@ -94,9 +96,10 @@ prepare(const char *sql, int nparam)
  * Returns the number of rows, which are in SPI_tuptable.
  */
 int
-fleet_query_execute(const char *sql, int nparam, const char *const *params)
+fleet_query_execute(const FleetRead *read, const char *sql, const char *const *params)
 {
-	Kept	   *k = keep(sql);
+	Kept	   *k = keep(read, sql);
+	int			nparam = fleet_query_params(read);
 	SPIPlanPtr	plan = k ? k->plan : NULL;
 	Datum		values[FLEET_READ_MAX_PARAMS];
 	char		nulls[FLEET_READ_MAX_PARAMS];
@@ -115,6 +118,13 @@ fleet_query_execute(const char *sql, int nparam, const char *const *params)
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
 	return (int) SPI_processed;
+}
+
+/* How many parameters the statements of a read have. */
+int
+fleet_query_params(const FleetRead *read)
+{
+	return Max(read->nparam, FLEET_READ_FIXED_PARAMS);
 }
 
 /* The parameters of a question, as every node gets them. */
@@ -155,7 +165,7 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	(void) fleet_query_execute(sql, Max(read->nparam, FLEET_READ_FIXED_PARAMS), params);
+	(void) fleet_query_execute(read, sql, params);
 	PopActiveSnapshot();
 	spi = MemoryContextSwitchTo(context);
 	answer = new_answer(NULL, (int) SPI_processed);
@@ -198,8 +208,8 @@ bool
 fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 {
 	const char **params = parameters(asking->read, asking->log, ids);
-	int			nparam = Max(asking->read->nparam, FLEET_READ_FIXED_PARAMS);
-	Kept	   *k = keep(asking->sql);
+	int			nparam = fleet_query_params(asking->read);
+	Kept	   *k = keep(asking->read, asking->sql);
 	char	   *error = NULL;
 	FleetConn  *conn = fleet_remote_try_connect(region, &error);
 

@@ -218,8 +218,7 @@ read_image(Exact *x, const Sighting *s)
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	if (fleet_query_execute(fleet_query_image_sql(x->read),
-							Max(x->read->nparam, FLEET_READ_FIXED_PARAMS), params) == 1 &&
+	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), params) == 1 &&
 		strcmp(fleet_base_plan_text(0, 1), "true") == 0)
 		row = MemoryContextStrdup(context, fleet_base_plan_text(0, 2));
 	PopActiveSnapshot();

@@ -41,6 +41,7 @@ typedef struct FleetRead
 	TupleDesc	desc;			/* of fleet.rides */
 	FleetScope	scope;
 	const char *region;			/* only this one's; NULL = all */
+	bool		once;			/* its statements are not worth keeping */
 	bool		by_id;			/* the first condition is r.ride_id = $3 */
 	bool		partial;		/* leave out who cannot answer */
 	bool		few_columns;	/* only what counting needs, the others null */
@@ -105,13 +106,19 @@ extern const char *fleet_query_again_sql(const FleetRead *read);
 extern const char *fleet_query_image_sql(const FleetRead *read);
 extern const char *fleet_query_local_sql(const FleetRead *read);
 
+/* ---- condition.c ---- */
+extern int	fleet_query_plain_settings(void);
+extern void fleet_query_add_condition(FleetRead *read, const char *text, Oid relid);
+
 /* ---- ask.c ---- */
 extern int	fleet_query_read_timeout;	/* ms */
 extern bool fleet_query_ask(FleetAsking *asking, const char *region, const char *ids);
 extern List *fleet_query_answers(FleetAsking *asking);
 extern FleetAnswer *fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql,
 										const char *ids);
-extern int	fleet_query_execute(const char *sql, int nparam, const char *const *params);
+extern int	fleet_query_execute(const FleetRead *read, const char *sql,
+								const char *const *params);
+extern int	fleet_query_params(const FleetRead *read);
 
 /* ---- exact.c ---- */
 extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);

@@ -28,6 +28,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
@@ -42,6 +43,7 @@
 
 PG_FUNCTION_INFO_V1(fleet_query_search_rides);
 PG_FUNCTION_INFO_V1(fleet_query_matching_rides);
+PG_FUNCTION_INFO_V1(fleet_query_live_rides);
 PG_FUNCTION_INFO_V1(fleet_query_get_ride);
 PG_FUNCTION_INFO_V1(fleet_query_last_read);
 
@@ -91,10 +93,16 @@ argument(FunctionCallInfo fcinfo, int n)
 	return OidOutputFunctionCall(output, PG_GETARG_DATUM(n));
 }
 
+static Oid
+rides_table(void)
+{
+	return get_relname_relid("rides", get_namespace_oid("fleet", false));
+}
+
 static void
 check_rights(const FleetRead *read)
 {
-	Oid			relid = get_relname_relid("rides", get_namespace_oid("fleet", false));
+	Oid			relid = rides_table();
 	AclResult	result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
 
 	if (result != ACLCHECK_OK)
@@ -106,6 +114,19 @@ check_rights(const FleetRead *read)
 				 errmsg("permission denied to read the rides of other regions"),
 				 errdetail("Row-level security of fleet.rides applies to you, and other nodes do not know your policies."),
 				 errhint("Use scope 'local'.")));
+}
+
+static void
+set_limit(FleetRead *read, FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return;
+	read->max_rows = PG_GETARG_INT32(n);
+	if (read->max_rows < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
+				 errmsg("max_rows must not be negative"),
+				 errhint("Null is no limit.")));
 }
 
 static void
@@ -231,8 +252,7 @@ return_local(FleetRead *read, ReturnSetInfo *result)
 	read->params[1] = read->max_rows >= 0 ? psprintf(INT64_FORMAT, read->max_rows) : NULL;
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) fleet_query_execute(fleet_query_local_sql(read),
-							   Max(read->nparam, FLEET_READ_FIXED_PARAMS), read->params);
+	(void) fleet_query_execute(read, fleet_query_local_sql(read), read->params);
 	PopActiveSnapshot();
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
@@ -315,15 +335,7 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 	begin_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 12));
 	add_filter(&read, fcinfo);
 	fleet_query_set_order(&read, argument(fcinfo, 10));
-	if (!PG_ARGISNULL(11))
-	{
-		read.max_rows = PG_GETARG_INT32(11);
-		if (read.max_rows < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_ROW_COUNT_IN_LIMIT_CLAUSE),
-					 errmsg("max_rows must not be negative"),
-					 errhint("Null is no limit.")));
-	}
+	set_limit(&read, fcinfo, 11);
 	run_read(&read, fcinfo);
 	return (Datum) 0;
 }
@@ -338,6 +350,28 @@ fleet_query_matching_rides(PG_FUNCTION_ARGS)
 	read.few_columns = true;
 	add_filter(&read, fcinfo);
 	run_read(&read, fcinfo);
+	return (Datum) 0;
+}
+
+/* fleet.live_rides(where_sql, scope, order_by, max_rows, on_unavailable) */
+Datum
+fleet_query_live_rides(PG_FUNCTION_ARGS)
+{
+	FleetRead	read;
+	int			nest;
+
+	begin_read(&read, fcinfo, argument(fcinfo, 1), argument(fcinfo, 4));
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the condition must not be null"),
+				 errhint("'true' is every ride.")));
+	fleet_query_add_condition(&read, argument(fcinfo, 0), rides_table());
+	fleet_query_set_order(&read, argument(fcinfo, 2));
+	set_limit(&read, fcinfo, 3);
+	nest = fleet_query_plain_settings();
+	run_read(&read, fcinfo);
+	AtEOXact_GUC(true, nest);
 	return (Datum) 0;
 }
 
