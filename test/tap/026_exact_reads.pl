@@ -9,8 +9,8 @@
 # then: else the storm would prove nothing.
 #
 # Then one thing at a time: a handoff of one's own that is not committed, one in
-# doubt, a transaction in REPEATABLE READ, a region that is down or frozen, a
-# ride that was deleted.
+# doubt, a transaction in REPEATABLE READ, a region that answers long after the
+# others, a ride that was deleted, a region that is down or frozen.
 
 use strict;
 use warnings;
@@ -412,6 +412,80 @@ in_doubt('c', 'a', 'b', 'after-local-commit', 'a1 a1 a1 a 1');
 in_doubt('c', 'a', 'b', 'next-commit-prepared', 'b2 b2 b2 b 1');
 in_doubt('c', 'b', 'a', 'next-commit-prepared', 'a2 a2 a2 a 1');
 
+# ---- a region that answers after the others, and after a ride has moved
+
+# Start a read on c, do something once all but one have answered, and return what
+# was read.
+sub late
+{
+	my ($late, $sql, $then) = @_;
+
+	$c->sql('c', 'SELECT pg_advisory_lock(26)');
+	my $reader = $c->start_sql('c', "SELECT fleet.count_rides() > 0; SELECT pg_advisory_lock_shared(26); $sql");
+	$c->wait_until(sub { $c->sql('c', "SELECT wait_event FROM pg_stat_activity WHERE application_name = '$reader->{app}'") eq 'advisory' },
+		'a reader is ready');
+	my @pids = map { $_->[0] } $c->rows($late, "SELECT pid FROM pg_stat_activity WHERE application_name = 'fleet:node_c'");
+	kill 'STOP', @pids;
+	$c->sql('c', 'SELECT pg_advisory_unlock(26)');
+	sleep 0.15;
+	$then->();
+	kill 'CONT', @pids;
+	return $reader->finish->{out} =~ s/^t\n\n//r;
+}
+
+# The ride goes that way, and its first departure is settled.
+sub go_settled
+{
+	my ($id, $from, @to) = @_;
+	my $at = $from;
+
+	for my $to (@to)
+	{
+		$c->sql($at, "SELECT fleet.handoff('$id', '$to')");
+		$at = $to;
+	}
+	$c->wait_until(sub { $c->sql($from, "SELECT count(*) FROM fleet.departures WHERE key = '$id' AND settled_hlc IS NOT NULL") eq '1' },
+		"$id is settled");
+}
+
+# What can be read of a ride while it goes from a to others, and a or b is late.
+sub read_late
+{
+	my ($late, $what, @to) = @_;
+	my $name = "$late is late, a ride goes to @to";
+	my %reads = (
+		'all rides' => "FROM fleet.search_rides('global-live', max_rows => NULL) AS r WHERE r.ride_id = '%s'",
+		'a selection' => "FROM fleet.search_rides('global-live', customer_id => '%s') AS r",
+		'by its id' => "FROM fleet.get_ride('%s') AS r");
+
+	for my $read (sort keys %reads)
+	{
+		my $id = join '-', 'late', $late, @to, $read;
+		add_ride($id, 'a');
+		is(late($late, "SELECT string_agg(r.region || r.epoch, '+') " . sprintf($reads{$read}, $id), sub { go_settled($id, 'a', @to) }),
+			$what, "$name: $read");
+	}
+	add_ride($name, 'a');
+	is(late($late, 'SELECT fleet.count_rides()', sub { go_settled($name, 'a', @to) }), scalar keys %{ $c->{rides} }, "$name: the number");
+}
+
+# The reader's clock is ahead, so that stamps would not tell by themselves.
+$c->set_system($_, 'fleet.test_clock_offset', '-4500') for 'a', 'b';
+read_late('a', 'b2', 'b');         # the target answered before it arrived, the source after it settled
+read_late('a', 'c3', 'b', 'c');    # so did the second target
+read_late('b', 'b2', 'b');         # both have it
+$c->set_system($_, 'fleet.test_clock_offset', undef) for 'a', 'b';
+
+# The best rides of a's answer are not the best any more.
+my @lost = map { sprintf 'top-%02d', $_ } 1 .. 24;
+$c->sql('a', join ';', map { sprintf "SELECT fleet.request_ride('%s', 'top', 0.5, 0.5, NULL, %d)", $lost[$_], $_ < 12 ? 100 : $_ < 18 ? 90 : 80 } 0 .. 23);
+$c->{rides}{ $lost[$_] } = $_ < 12 ? 70 : $_ < 18 ? 90 : 80 for 0 .. 23;
+is(late('b', "SELECT string_agg(r.ride_id, ' ') FROM fleet.search_rides(customer_id => 'top', order_by => 'fare desc', max_rows => 10) AS r", sub {
+	$c->sql('a', "SELECT fleet.handoff(ARRAY['" . join("', '", @lost[ 0 .. 11 ]) . "'], 'b')");
+	$c->sql('b', "UPDATE fleet.rides SET fare = 70 WHERE region = 'b' AND customer_id = 'top'");
+}), "@lost[12 .. 21]", 'those that a has not sent, in place of those that have moved');
+all_complete('all have answered');
+
 # ---- deleted rides
 
 add_ride('gone', 'a');
@@ -471,14 +545,10 @@ sub rides_but_of_b
 add_ride('on-b', 'b');
 $c->heal;
 my $others = rides_but_of_b();
-add_ride('to-b', 'a');
 $c->freeze('b');
 $c->sql($_, 'SET fleet.read_timeout = 300') for 'a', 'c';
-is($c->sql('a', "SELECT region FROM fleet.get_ride('to-b')"), 'a', 'a ride of its own is read without b');
-$c->sql('a', "DELETE FROM fleet.rides WHERE region = 'a' AND ride_id = 'to-b'");
 b_is_missing('frozen', $others);
 $c->thaw('b');
-delete $c->{rides}{'to-b'};
 $c->sql($_, 'RESET fleet.read_timeout') for 'a', 'c';
 all_complete('b is thawed');
 
