@@ -460,13 +460,14 @@ sub read_late
 
 	for my $read (sort keys %reads)
 	{
-		my $id = join '-', 'late', $late, @to, $read;
+		my $id = join '-', 'late', $late, @to, $read =~ tr/ /-/r;
 		add_ride($id, 'a');
 		is(late($late, "SELECT string_agg(r.region || r.epoch, '+') " . sprintf($reads{$read}, $id), sub { go_settled($id, 'a', @to) }),
 			$what, "$name: $read");
 	}
-	add_ride($name, 'a');
-	is(late($late, 'SELECT fleet.count_rides()', sub { go_settled($name, 'a', @to) }), scalar keys %{ $c->{rides} }, "$name: the number");
+	my $id = join '-', 'late', $late, @to;
+	add_ride($id, 'a');
+	is(late($late, 'SELECT fleet.count_rides()', sub { go_settled($id, 'a', @to) }), scalar keys %{ $c->{rides} }, "$name: the number");
 }
 
 # The reader's clock is ahead, so that stamps would not tell by themselves.
