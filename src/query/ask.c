@@ -42,7 +42,6 @@ typedef struct Kept
 {
 	char	   *sql;			/* never freed: connections know statements by it */
 	SPIPlanPtr	plan;			/* ours; NULL until it is needed */
-	int			nparam;
 } Kept;
 
 int			fleet_query_read_timeout = 5000;
@@ -91,18 +90,31 @@ prepare(const char *sql, int nparam)
 	return plan;
 }
 
+/* The parameters of a statement, as every node gets them; returns how many. */
+static int
+parameters(const FleetRead *read, uint64 q, const char *subject, const char **params)
+{
+	int			n = read->nparam;
+
+	memcpy(params, read->params, sizeof(char *) * n);
+	params[0] = psprintf(UINT64_FORMAT, q);
+	if (subject != NULL)
+		params[n++] = subject;
+	return n;
+}
+
 /*
  * Execute a SELECT within the caller's SPI connection, in the active snapshot.
  * Returns the number of rows, which are in SPI_tuptable.
  */
 int
-fleet_query_execute(const FleetRead *read, const char *sql, const char *const *params)
+fleet_query_execute(const FleetRead *read, const char *sql, uint64 q, const char *subject)
 {
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(read, q, subject, params);
 	Kept	   *k = keep(read, sql);
-	int			nparam = fleet_query_params(read);
 	SPIPlanPtr	plan = k ? k->plan : NULL;
 	Datum		values[FLEET_READ_MAX_PARAMS];
-	char		nulls[FLEET_READ_MAX_PARAMS];
 	int			rc;
 
 	if (plan == NULL)
@@ -110,35 +122,11 @@ fleet_query_execute(const FleetRead *read, const char *sql, const char *const *p
 	if (k != NULL && k->plan == NULL && SPI_keepplan(plan) == 0)
 		k->plan = plan;
 	for (int i = 0; i < nparam; i++)
-	{
-		nulls[i] = params[i] ? ' ' : 'n';
-		values[i] = params[i] ? CStringGetTextDatum(params[i]) : (Datum) 0;
-	}
-	rc = SPI_execute_plan(plan, values, nulls, true, 0);
+		values[i] = CStringGetTextDatum(params[i]);
+	rc = SPI_execute_plan(plan, values, NULL, true, 0);
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
 	return (int) SPI_processed;
-}
-
-/* How many parameters the statements of a read have. */
-int
-fleet_query_params(const FleetRead *read)
-{
-	return Max(read->nparam, FLEET_READ_FIXED_PARAMS);
-}
-
-/* The parameters of a question, as every node gets them. */
-static const char **
-parameters(const FleetRead *read, const FleetLastRead *log, const char *ids)
-{
-	const char **params = palloc(sizeof(char *) * FLEET_READ_MAX_PARAMS);
-
-	memcpy(params, read->params, sizeof(read->params));
-	params[0] = psprintf(UINT64_FORMAT, log->q);
-	params[1] = ids;
-	if (ids == NULL && read->max_rows >= 0)
-		params[1] = psprintf(INT64_FORMAT, read->asked_rows);
-	return params;
 }
 
 static FleetAnswer *
@@ -157,7 +145,6 @@ FleetAnswer *
 fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const char *ids)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char **params = parameters(read, log, ids);
 	FleetAnswer *answer;
 	FleetCaller caller;
 	MemoryContext spi;
@@ -165,7 +152,7 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	(void) fleet_query_execute(read, sql, params);
+	(void) fleet_query_execute(read, sql, log->q, ids);
 	PopActiveSnapshot();
 	spi = MemoryContextSwitchTo(context);
 	answer = new_answer(NULL, (int) SPI_processed);
@@ -207,8 +194,8 @@ miss(FleetAsking *asking, const char *region, const char *error)
 bool
 fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 {
-	const char **params = parameters(asking->read, asking->log, ids);
-	int			nparam = fleet_query_params(asking->read);
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(asking->read, asking->log->q, ids, params);
 	Kept	   *k = keep(asking->read, asking->sql);
 	char	   *error = NULL;
 	FleetConn  *conn = fleet_remote_try_connect(region, &error);

@@ -73,7 +73,7 @@
 #include "query/read.h"
 
 /* Rows that each region sends beyond those asked for. */
-#define MARGIN 8
+#define MARGIN 4
 
 /* How often a ride that keeps moving is followed. */
 #define MAX_HOPS 16
@@ -207,18 +207,14 @@ note_answer(Exact *x, const FleetAnswer *answer, int number)
 static const char *
 read_image(Exact *x, const Sighting *s)
 {
-	const char *params[FLEET_READ_MAX_PARAMS];
 	MemoryContext context = CurrentMemoryContext;
 	FleetCaller caller;
 	char	   *row = NULL;
 
-	memcpy(params, x->read->params, sizeof(params));
-	params[0] = NULL;
-	params[1] = s->image;
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), params) == 1 &&
+	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), x->log->q, s->image) == 1 &&
 		strcmp(fleet_base_plan_text(0, 1), "true") == 0)
 		row = MemoryContextStrdup(context, fleet_base_plan_text(0, 2));
 	PopActiveSnapshot();
@@ -451,7 +447,7 @@ attempt(Exact *x, List **rows)
 	follow_all(x);
 	*rows = collect(x, left);
 	for (int i = 0; read->max_rows >= 0 && i < list_length(answers); i++)
-		if (sent[i] >= read->asked_rows && left[i] < read->max_rows)
+		if (sent[i] >= read->limit && left[i] < read->max_rows)
 			return false;
 	return true;
 }
@@ -468,11 +464,11 @@ fleet_query_exact(FleetRead *read, FleetLastRead *log)
 
 	if (read->region != NULL)
 		(void) fleet_region_require(read->map, read->region);
-	read->asked_rows = read->max_rows + MARGIN;
+	fleet_query_set_limit(read, read->max_rows + MARGIN);
 	while (!attempt(&x, &rows))
 	{
 		CHECK_FOR_INTERRUPTS();
-		read->asked_rows = read->asked_rows * 2 + MARGIN;
+		fleet_query_set_limit(read, read->limit + 1);
 	}
 	return rows;
 }
@@ -546,7 +542,7 @@ fleet_query_fast(FleetRead *read, FleetLastRead *log)
 	FleetAnswer *answer;
 	int			left;
 
-	read->asked_rows = read->max_rows;
+	fleet_query_set_limit(read, read->max_rows);
 	if (read->map->own == NULL)
 	{
 		log->asked = list_make1(pstrdup(read->map->node));

@@ -139,6 +139,7 @@ begin_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const ch
 	read->scope = read_scope(scope);
 	read->partial = read_partial(unavailable);
 	read->max_rows = -1;
+	read->nparam = 1;
 	initStringInfo(&read->condition);
 	check_rights(read);
 	if (read->scope == FLEET_SCOPE_LOCAL && read->map->own == NULL)
@@ -247,14 +248,18 @@ return_rows(const FleetRead *read, ReturnSetInfo *result, List *rows)
 
 /* With the caller's own rights and in the caller's own snapshot. */
 static void
-return_local(FleetRead *read, ReturnSetInfo *result)
+return_local(FleetRead *read, uint64 q, ReturnSetInfo *result)
 {
-	read->params[1] = read->max_rows >= 0 ? psprintf(INT64_FORMAT, read->max_rows) : NULL;
+	uint64		n;
+
+	fleet_query_set_limit(read, read->max_rows);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) fleet_query_execute(read, fleet_query_local_sql(read), read->params);
+	n = fleet_query_execute(read, fleet_query_local_sql(read), q, NULL);
 	PopActiveSnapshot();
-	for (uint64 i = 0; i < SPI_processed; i++)
+	if (read->max_rows >= 0)
+		n = Min(n, (uint64) read->max_rows);
+	for (uint64 i = 0; i < n; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 	SPI_finish();
 }
@@ -310,7 +315,7 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 		if (read->scope == FLEET_SCOPE_LOCAL)
 		{
 			log.asked = list_make1(read->map->own->name);
-			return_local(read, result);
+			return_local(read, log.q, result);
 		}
 		else if (read->scope == FLEET_SCOPE_LIVE)
 			return_rows(read, result, fleet_query_exact(read, &log));
