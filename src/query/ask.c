@@ -103,6 +103,42 @@ parameters(const FleetRead *read, uint64 q, const char *subject, const char **pa
 	return n;
 }
 
+/* The plan of a statement, and its parameters. */
+static SPIPlanPtr
+plan_statement(const FleetRead *read, const char *sql, uint64 q, const char *subject,
+			   ParamListInfo *list)
+{
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(read, q, subject, params);
+	Kept	   *k = keep(read, sql);
+	SPIPlanPtr	plan = k ? k->plan : NULL;
+
+	if (plan == NULL)
+		plan = prepare(sql, nparam);
+	if (k != NULL && k->plan == NULL && SPI_keepplan(plan) == 0)
+		k->plan = plan;
+	*list = makeParamList(nparam);
+	for (int i = 0; i < nparam; i++)
+	{
+		ParamExternData *param = &(*list)->params[i];
+
+		param->value = CStringGetTextDatum(params[i]);
+		param->isnull = false;
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = TEXTOID;
+	}
+	return plan;
+}
+
+static void
+execute(const char *sql, SPIPlanPtr plan, const SPIExecuteOptions *options)
+{
+	int			rc = SPI_execute_plan_extended(plan, options);
+
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
 /*
  * Execute a SELECT within the caller's SPI connection, in the active snapshot.
  * Returns the number of rows, which are in SPI_tuptable.
@@ -110,23 +146,25 @@ parameters(const FleetRead *read, uint64 q, const char *subject, const char **pa
 int
 fleet_query_execute(const FleetRead *read, const char *sql, uint64 q, const char *subject)
 {
-	const char *params[FLEET_READ_MAX_PARAMS];
-	int			nparam = parameters(read, q, subject, params);
-	Kept	   *k = keep(read, sql);
-	SPIPlanPtr	plan = k ? k->plan : NULL;
-	Datum		values[FLEET_READ_MAX_PARAMS];
-	int			rc;
+	SPIExecuteOptions options = {.read_only = true};
+	SPIPlanPtr	plan = plan_statement(read, sql, q, subject, &options.params);
 
-	if (plan == NULL)
-		plan = prepare(sql, nparam);
-	if (k != NULL && k->plan == NULL && SPI_keepplan(plan) == 0)
-		k->plan = plan;
-	for (int i = 0; i < nparam; i++)
-		values[i] = CStringGetTextDatum(params[i]);
-	rc = SPI_execute_plan(plan, values, NULL, true, 0);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+	execute(sql, plan, &options);
 	return (int) SPI_processed;
+}
+
+/* The same, as many rows as are wanted, to a receiver. */
+void
+fleet_query_execute_to(const FleetRead *read, const char *sql, uint64 q, DestReceiver *receiver)
+{
+	SPIExecuteOptions options = {
+		.read_only = true,
+		.tcount = Max(read->max_rows, 0),
+		.dest = receiver
+	};
+	SPIPlanPtr	plan = plan_statement(read, sql, q, NULL, &options.params);
+
+	execute(sql, plan, &options);
 }
 
 static FleetAnswer *

@@ -8,8 +8,10 @@
  * conditions that are given are in the text; a general "or the parameter is
  * null" would keep the planner from the indexes.
  *
- * The statements run with nothing but pg_catalog in the search path: on other
- * nodes by the options of the connection, here by those of the SQL functions.
+ * Statements that run with an owner's rights have nothing but pg_catalog in the
+ * search path: on other nodes by the options of the connection, here by
+ * fleet_query_plain_settings().  A read of scope local has the caller's rights and
+ * settings.
  *
  * Copyright (c) 2026, the fleet authors
  *

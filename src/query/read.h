@@ -16,6 +16,7 @@
 
 #include "access/tupdesc.h"
 #include "lib/stringinfo.h"
+#include "tcop/dest.h"
 
 #include "region/map.h"
 #include "remote/remote.h"
@@ -39,6 +40,7 @@ typedef struct FleetRead
 	const FleetRegionMap *map;
 	TupleDesc	desc;			/* of fleet.rides */
 	FleetScope	scope;
+	int			nest;			/* of the settings that all nodes read alike; 0 = the caller's */
 	const char *region;			/* only this one's; NULL = all */
 	bool		once;			/* its statements are not worth keeping */
 	bool		by_id;			/* the first condition is r.ride_id = $2 */
@@ -118,6 +120,8 @@ extern FleetAnswer *fleet_query_ask_own(FleetRead *read, FleetLastRead *log, con
 										const char *ids);
 extern int	fleet_query_execute(const FleetRead *read, const char *sql, uint64 q,
 								const char *subject);
+extern void fleet_query_execute_to(const FleetRead *read, const char *sql, uint64 q,
+								   DestReceiver *receiver);
 
 /* ---- exact.c ---- */
 extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);
