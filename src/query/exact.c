@@ -30,6 +30,10 @@
  * said of epoch e or later, and 4 finds what became of it: a visible departure means
  * that the handoff is decided, and nobody can change the ride before it arrives.
  *
+ * (Clocks are not kept over a restart.  The argument therefore wants that no two
+ * servers' times are further apart than a server takes to restart: X, started anew
+ * between its answer and its commit, must not be behind q again.)
+ *
  * Why none is shown twice: 3, and that epochs are never used twice.
  *
  * What is shown of a ride is what it was at some moment between the beginning and
