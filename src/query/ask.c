@@ -208,21 +208,24 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 
 /* ---------- the others ---------- */
 
-/* A region cannot answer: a NOTICE where the caller takes a part, else an error. */
+/* A node cannot answer: a NOTICE where the caller takes a part, else an error. */
 static void
-miss(FleetAsking *asking, const char *region, const char *error)
+miss(FleetAsking *asking, const char *node, const char *error)
 {
-	asking->log->failed = lappend(asking->log->failed, pstrdup(region));
+	asking->log->failed = lappend(asking->log->failed, pstrdup(node));
+	if (asking->quiet)
+		return;
 	if (asking->read->partial)
 		ereport(NOTICE,
-				(errmsg("region \"%s\" is missing in the answer", region),
+				(errmsg("%s \"%s\" is missing in the answer", asking->noun, node),
 				 errdetail_internal("%s", error)));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not read region \"%s\"", region),
+				 errmsg("could not read %s \"%s\"", asking->noun, node),
 				 errdetail_internal("%s", error),
-				 errhint("Is its server up? With on_unavailable => 'partial' the other regions answer.")));
+				 asking->read->by_id ? errhint("Is its server up?") :
+				 errhint("Is its server up? With on_unavailable => 'partial' what the others have is answered.")));
 }
 
 /*

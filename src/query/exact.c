@@ -255,6 +255,8 @@ init_asking(FleetAsking *asking, const Exact *x, const char *sql)
 	asking->read = x->read;
 	asking->log = x->log;
 	asking->sql = sql;
+	asking->noun = "region";
+	asking->quiet = false;
 	asking->nasked = 0;
 	asking->asked = palloc0(sizeof(*asking->asked) * Max(x->read->map->nregion, 1));
 }
@@ -466,8 +468,6 @@ fleet_query_exact(FleetRead *read, FleetLastRead *log)
 	Exact		x = {.read = read,.log = log};
 	List	   *rows = NIL;
 
-	if (read->region != NULL)
-		(void) fleet_region_require(read->map, read->region);
 	fleet_query_set_limit(read, read->max_rows + MARGIN);
 	while (!attempt(&x, &rows))
 	{
@@ -511,7 +511,6 @@ replicas(void)
 static FleetAnswer *
 ask_replica(Exact *x)
 {
-	bool		partial = x->read->partial;
 	List	   *names = replicas();
 	FleetAsking asking;
 	ListCell   *cell;
@@ -523,12 +522,13 @@ ask_replica(Exact *x)
 				 errhint("CALL fleet.add_replica makes one; scope 'global-live' needs none.")));
 	init_asking(&asking, x, fleet_query_first_sql(x->read));
 	asking.asked = palloc0(sizeof(*asking.asked));
+	asking.noun = "replica";
 	foreach(cell, names)
 	{
 		List	   *answers = NIL;
 
 		/* Only the last one's failure is the caller's. */
-		x->read->partial = partial || lnext(names, cell) != NULL;
+		asking.quiet = lnext(names, cell) != NULL;
 		x->log->asked = lappend(x->log->asked, pstrdup(lfirst(cell)));
 		if (fleet_query_ask(&asking, lfirst(cell), NULL))
 			answers = fleet_query_answers(&asking);

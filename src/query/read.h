@@ -90,6 +90,8 @@ typedef struct FleetAsking
 	FleetRead  *read;
 	FleetLastRead *log;
 	const char *sql;
+	const char *noun;			/* what the nodes are: region, replica */
+	bool		quiet;			/* there are others to ask where one cannot answer */
 	int			nasked;
 	struct
 	{

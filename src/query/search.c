@@ -171,6 +171,8 @@ add_filter(FleetRead *read, FunctionCallInfo fcinfo)
 				 errmsg("a place needs a distance, and a distance a place"),
 				 errhint("Give both near and within_m (metres), or neither.")));
 	read->region = argument(fcinfo, 1);
+	if (read->region != NULL)
+		(void) fleet_region_require(read->map, read->region);
 	fleet_query_add(read, "r.region = $?", read->region);
 	fleet_query_add(read, "r.status = $?::fleet.ride_status", argument(fcinfo, 2));
 	fleet_query_add(read, "r.vehicle_id = $?", argument(fcinfo, 3));
