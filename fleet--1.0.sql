@@ -2745,8 +2745,7 @@ CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
 	order_by text DEFAULT 'requested_at desc', max_rows integer DEFAULT 100, on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_search_rides'
-	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET extra_float_digits = 1;
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, integer, text) IS
 	'rides that match what is given, of this region (local), from the replica (global-fast), or of all regions, each exactly once (global-live)';
 
@@ -2755,8 +2754,7 @@ CREATE FUNCTION fleet.matching_rides(scope text DEFAULT 'global-live', region te
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
 	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_matching_rides'
-	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET extra_float_digits = 1;
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION fleet.matching_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
 	'internal: the same, all rows in no order, with the columns that counting needs; the others are null';
 
@@ -2795,8 +2793,7 @@ COMMENT ON FUNCTION fleet.live_rides(text, text, text, integer, text) IS
 
 CREATE FUNCTION fleet.get_ride(ride_id text, scope text DEFAULT 'global-live') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_get_ride'
-	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
-	SET search_path = pg_catalog, pg_temp;
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1;
 COMMENT ON FUNCTION fleet.get_ride(text, text) IS 'one ride, wherever it is; no row where there is none';
 
 CREATE FUNCTION fleet.locate(ride_id text) RETURNS text

@@ -42,7 +42,6 @@ typedef struct Kept
 {
 	char	   *sql;			/* never freed: connections know statements by it */
 	SPIPlanPtr	plan;			/* ours; NULL until it is needed */
-	int			nparam;
 } Kept;
 
 int			fleet_query_read_timeout = 5000;
@@ -91,54 +90,81 @@ prepare(const char *sql, int nparam)
 	return plan;
 }
 
-/*
- * Execute a SELECT within the caller's SPI connection, in the active snapshot.
- * Returns the number of rows, which are in SPI_tuptable.
- */
-int
-fleet_query_execute(const FleetRead *read, const char *sql, const char *const *params)
+/* The parameters of a statement, as every node gets them; returns how many. */
+static int
+parameters(const FleetRead *read, uint64 q, const char *subject, const char **params)
 {
+	int			n = read->nparam;
+
+	memcpy(params, read->params, sizeof(char *) * n);
+	params[0] = psprintf(UINT64_FORMAT, q);
+	if (subject != NULL)
+		params[n++] = subject;
+	return n;
+}
+
+/* The plan of a statement, and its parameters. */
+static SPIPlanPtr
+plan_statement(const FleetRead *read, const char *sql, uint64 q, const char *subject,
+			   ParamListInfo *list)
+{
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(read, q, subject, params);
 	Kept	   *k = keep(read, sql);
-	int			nparam = fleet_query_params(read);
 	SPIPlanPtr	plan = k ? k->plan : NULL;
-	Datum		values[FLEET_READ_MAX_PARAMS];
-	char		nulls[FLEET_READ_MAX_PARAMS];
-	int			rc;
 
 	if (plan == NULL)
 		plan = prepare(sql, nparam);
 	if (k != NULL && k->plan == NULL && SPI_keepplan(plan) == 0)
 		k->plan = plan;
+	*list = makeParamList(nparam);
 	for (int i = 0; i < nparam; i++)
 	{
-		nulls[i] = params[i] ? ' ' : 'n';
-		values[i] = params[i] ? CStringGetTextDatum(params[i]) : (Datum) 0;
+		ParamExternData *param = &(*list)->params[i];
+
+		param->value = CStringGetTextDatum(params[i]);
+		param->isnull = false;
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = TEXTOID;
 	}
-	rc = SPI_execute_plan(plan, values, nulls, true, 0);
+	return plan;
+}
+
+static void
+execute(const char *sql, SPIPlanPtr plan, const SPIExecuteOptions *options)
+{
+	int			rc = SPI_execute_plan_extended(plan, options);
+
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
+/*
+ * Execute a SELECT within the caller's SPI connection, in the active snapshot.
+ * Returns the number of rows, which are in SPI_tuptable.
+ */
+int
+fleet_query_execute(const FleetRead *read, const char *sql, uint64 q, const char *subject)
+{
+	SPIExecuteOptions options = {.read_only = true};
+	SPIPlanPtr	plan = plan_statement(read, sql, q, subject, &options.params);
+
+	execute(sql, plan, &options);
 	return (int) SPI_processed;
 }
 
-/* How many parameters the statements of a read have. */
-int
-fleet_query_params(const FleetRead *read)
+/* The same, as many rows as are wanted, to a receiver. */
+void
+fleet_query_execute_to(const FleetRead *read, const char *sql, uint64 q, DestReceiver *receiver)
 {
-	return Max(read->nparam, FLEET_READ_FIXED_PARAMS);
-}
+	SPIExecuteOptions options = {
+		.read_only = true,
+		.tcount = Max(read->max_rows, 0),
+		.dest = receiver
+	};
+	SPIPlanPtr	plan = plan_statement(read, sql, q, NULL, &options.params);
 
-/* The parameters of a question, as every node gets them. */
-static const char **
-parameters(const FleetRead *read, const FleetLastRead *log, const char *ids)
-{
-	const char **params = palloc(sizeof(char *) * FLEET_READ_MAX_PARAMS);
-
-	memcpy(params, read->params, sizeof(read->params));
-	params[0] = psprintf(UINT64_FORMAT, log->q);
-	params[1] = ids;
-	if (ids == NULL && read->max_rows >= 0)
-		params[1] = psprintf(INT64_FORMAT, read->asked_rows);
-	return params;
+	execute(sql, plan, &options);
 }
 
 static FleetAnswer *
@@ -157,7 +183,6 @@ FleetAnswer *
 fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const char *ids)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char **params = parameters(read, log, ids);
 	FleetAnswer *answer;
 	FleetCaller caller;
 	MemoryContext spi;
@@ -165,7 +190,7 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	(void) fleet_query_execute(read, sql, params);
+	(void) fleet_query_execute(read, sql, log->q, ids);
 	PopActiveSnapshot();
 	spi = MemoryContextSwitchTo(context);
 	answer = new_answer(NULL, (int) SPI_processed);
@@ -183,21 +208,24 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 
 /* ---------- the others ---------- */
 
-/* A region cannot answer: a NOTICE where the caller takes a part, else an error. */
+/* A node cannot answer: a NOTICE where the caller takes a part, else an error. */
 static void
-miss(FleetAsking *asking, const char *region, const char *error)
+miss(FleetAsking *asking, const char *node, const char *error)
 {
-	asking->log->failed = lappend(asking->log->failed, pstrdup(region));
+	asking->log->failed = lappend(asking->log->failed, pstrdup(node));
+	if (asking->quiet)
+		return;
 	if (asking->read->partial)
 		ereport(NOTICE,
-				(errmsg("region \"%s\" is missing in the answer", region),
+				(errmsg("%s \"%s\" is missing in the answer", asking->noun, node),
 				 errdetail_internal("%s", error)));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not read region \"%s\"", region),
+				 errmsg("could not read %s \"%s\"", asking->noun, node),
 				 errdetail_internal("%s", error),
-				 errhint("Is its server up? With on_unavailable => 'partial' the other regions answer.")));
+				 asking->read->by_id ? errhint("Is its server up?") :
+				 errhint("Is its server up? With on_unavailable => 'partial' what the others have is answered.")));
 }
 
 /*
@@ -207,8 +235,8 @@ miss(FleetAsking *asking, const char *region, const char *error)
 bool
 fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 {
-	const char **params = parameters(asking->read, asking->log, ids);
-	int			nparam = fleet_query_params(asking->read);
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(asking->read, asking->log->q, ids, params);
 	Kept	   *k = keep(asking->read, asking->sql);
 	char	   *error = NULL;
 	FleetConn  *conn = fleet_remote_try_connect(region, &error);

@@ -30,6 +30,10 @@
  * said of epoch e or later, and 4 finds what became of it: a visible departure means
  * that the handoff is decided, and nobody can change the ride before it arrives.
  *
+ * (Clocks are not kept over a restart.  The argument therefore wants that no two
+ * servers' times are further apart than a server takes to restart: X, started anew
+ * between its answer and its commit, must not be behind q again.)
+ *
  * Why none is shown twice: 3, and that epochs are never used twice.
  *
  * What is shown of a ride is what it was at some moment between the beginning and
@@ -73,7 +77,7 @@
 #include "query/read.h"
 
 /* Rows that each region sends beyond those asked for. */
-#define MARGIN 8
+#define MARGIN 4
 
 /* How often a ride that keeps moving is followed. */
 #define MAX_HOPS 16
@@ -207,18 +211,14 @@ note_answer(Exact *x, const FleetAnswer *answer, int number)
 static const char *
 read_image(Exact *x, const Sighting *s)
 {
-	const char *params[FLEET_READ_MAX_PARAMS];
 	MemoryContext context = CurrentMemoryContext;
 	FleetCaller caller;
 	char	   *row = NULL;
 
-	memcpy(params, x->read->params, sizeof(params));
-	params[0] = NULL;
-	params[1] = s->image;
 	fleet_base_become_owner(&caller);
 	SPI_connect();
 	fleet_base_push_new_snapshot();
-	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), params) == 1 &&
+	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), x->log->q, s->image) == 1 &&
 		strcmp(fleet_base_plan_text(0, 1), "true") == 0)
 		row = MemoryContextStrdup(context, fleet_base_plan_text(0, 2));
 	PopActiveSnapshot();
@@ -255,6 +255,8 @@ init_asking(FleetAsking *asking, const Exact *x, const char *sql)
 	asking->read = x->read;
 	asking->log = x->log;
 	asking->sql = sql;
+	asking->noun = "region";
+	asking->quiet = false;
 	asking->nasked = 0;
 	asking->asked = palloc0(sizeof(*asking->asked) * Max(x->read->map->nregion, 1));
 }
@@ -451,7 +453,7 @@ attempt(Exact *x, List **rows)
 	follow_all(x);
 	*rows = collect(x, left);
 	for (int i = 0; read->max_rows >= 0 && i < list_length(answers); i++)
-		if (sent[i] >= read->asked_rows && left[i] < read->max_rows)
+		if (sent[i] >= read->limit && left[i] < read->max_rows)
 			return false;
 	return true;
 }
@@ -466,13 +468,11 @@ fleet_query_exact(FleetRead *read, FleetLastRead *log)
 	Exact		x = {.read = read,.log = log};
 	List	   *rows = NIL;
 
-	if (read->region != NULL)
-		(void) fleet_region_require(read->map, read->region);
-	read->asked_rows = read->max_rows + MARGIN;
+	fleet_query_set_limit(read, read->max_rows + MARGIN);
 	while (!attempt(&x, &rows))
 	{
 		CHECK_FOR_INTERRUPTS();
-		read->asked_rows = read->asked_rows * 2 + MARGIN;
+		fleet_query_set_limit(read, read->limit + 1);
 	}
 	return rows;
 }
@@ -511,7 +511,6 @@ replicas(void)
 static FleetAnswer *
 ask_replica(Exact *x)
 {
-	bool		partial = x->read->partial;
 	List	   *names = replicas();
 	FleetAsking asking;
 	ListCell   *cell;
@@ -523,12 +522,13 @@ ask_replica(Exact *x)
 				 errhint("CALL fleet.add_replica makes one; scope 'global-live' needs none.")));
 	init_asking(&asking, x, fleet_query_first_sql(x->read));
 	asking.asked = palloc0(sizeof(*asking.asked));
+	asking.noun = "replica";
 	foreach(cell, names)
 	{
 		List	   *answers = NIL;
 
 		/* Only the last one's failure is the caller's. */
-		x->read->partial = partial || lnext(names, cell) != NULL;
+		asking.quiet = lnext(names, cell) != NULL;
 		x->log->asked = lappend(x->log->asked, pstrdup(lfirst(cell)));
 		if (fleet_query_ask(&asking, lfirst(cell), NULL))
 			answers = fleet_query_answers(&asking);
@@ -546,7 +546,7 @@ fleet_query_fast(FleetRead *read, FleetLastRead *log)
 	FleetAnswer *answer;
 	int			left;
 
-	read->asked_rows = read->max_rows;
+	fleet_query_set_limit(read, read->max_rows);
 	if (read->map->own == NULL)
 	{
 		log->asked = list_make1(pstrdup(read->map->node));

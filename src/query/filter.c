@@ -8,8 +8,10 @@
  * conditions that are given are in the text; a general "or the parameter is
  * null" would keep the planner from the indexes.
  *
- * The statements run with nothing but pg_catalog in the search path: on other
- * nodes by the options of the connection, here by those of the SQL functions.
+ * Statements that run with an owner's rights have nothing but pg_catalog in the
+ * search path: on other nodes by the options of the connection, here by
+ * fleet_query_plain_settings().  A read of scope local has the caller's rights and
+ * settings.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -39,16 +41,26 @@ fleet_query_add(FleetRead *read, const char *condition, const char *value)
 
 	if (value == NULL)
 		return;
-	if (read->nparam == 0)
-		read->nparam = FLEET_READ_FIXED_PARAMS;
-	if (mark == NULL || read->nparam >= FLEET_READ_MAX_PARAMS)
+	if (mark == NULL || read->nparam >= FLEET_READ_MAX_PARAMS - 2)
 		elog(ERROR, "condition \"%s\" cannot be added", condition);
 	read->params[read->nparam++] = value;
 	appendStringInfo(&read->condition, " AND (%.*s$%d%s)", (int) (mark - condition), condition,
 					 read->nparam, mark + 2);
 }
 
-/* ---------- order ---------- */
+/* ---------- order and limit ---------- */
+
+/*
+ * Have each answer be that long, or somewhat longer.  The limit is a number in the
+ * statement, for the planner to see; powers of two make few different statements.
+ */
+void
+fleet_query_set_limit(FleetRead *read, int64 rows)
+{
+	read->limit = 16;
+	while (read->limit < rows)
+		read->limit *= 2;
+}
 
 static void
 raise_order(const char *order_by, const char *detail)
@@ -100,8 +112,8 @@ append_order(StringInfo sql, const FleetRead *read)
 						 quote_identifier(NameStr(TupleDescAttr(read->desc,
 																read->order_column - 1)->attname)),
 						 read->descending ? "DESC" : "ASC");
-	/* Null is no limit. */
-	appendStringInfoString(sql, " LIMIT $2::bigint");
+	if (read->max_rows >= 0)
+		appendStringInfo(sql, " LIMIT " INT64_FORMAT, read->limit);
 }
 
 /* ---------- columns ---------- */
@@ -181,7 +193,7 @@ fleet_query_first_sql(const FleetRead *read)
 	append_order(&sql, read);
 	appendStringInfoString(&sql, ") AS r");
 	if (read->by_id)
-		append_departures(&sql, "d.key = $3");
+		append_departures(&sql, "d.key = $2");
 	else if (read->scope == FLEET_SCOPE_LIVE && read->region == NULL)
 	{
 		append_departures(&sql, "d.target IS NOT NULL AND d.settled_hlc IS NULL");
@@ -203,8 +215,9 @@ fleet_query_again_sql(const FleetRead *read)
 	appendStringInfo(&sql, "SELECT 'live', r.ride_id, r.epoch::text, (true%s)::text, ",
 					 read->condition.data);
 	append_record(&sql, read);
-	appendStringInfoString(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($2::text[])");
-	append_departures(&sql, "d.key = ANY ($2::text[])");
+	appendStringInfo(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($%d::text[])",
+					 read->nparam + 1);
+	append_departures(&sql, psprintf("d.key = ANY ($%d::text[])", read->nparam + 1));
 	append_clock(&sql);
 	return sql.data;
 }
@@ -218,7 +231,8 @@ fleet_query_image_sql(const FleetRead *read)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT (true%s)::text, ", read->condition.data);
 	append_record(&sql, read);
-	appendStringInfoString(&sql, " FROM jsonb_populate_record(NULL::fleet.rides, $2::jsonb) AS r");
+	appendStringInfo(&sql, " FROM jsonb_populate_record(NULL::fleet.rides, $%d::jsonb) AS r",
+					 read->nparam + 1);
 	return sql.data;
 }
 

@@ -16,15 +16,15 @@
 
 #include "access/tupdesc.h"
 #include "lib/stringinfo.h"
+#include "tcop/dest.h"
 
 #include "region/map.h"
 #include "remote/remote.h"
 
 /*
- * Parameters of every statement: $1 the reader's stamp; $2 the most rows, or the
- * ids asked for, or an image; then those of the conditions.
+ * Parameters of a statement: $1 the reader's stamp, then those of the conditions,
+ * then, where there is one, the subject: ids that are asked for, or an image.
  */
-#define FLEET_READ_FIXED_PARAMS 2
 #define FLEET_READ_MAX_PARAMS 16
 
 typedef enum FleetScope
@@ -40,18 +40,19 @@ typedef struct FleetRead
 	const FleetRegionMap *map;
 	TupleDesc	desc;			/* of fleet.rides */
 	FleetScope	scope;
+	int			nest;			/* of the settings that all nodes read alike; 0 = the caller's */
 	const char *region;			/* only this one's; NULL = all */
 	bool		once;			/* its statements are not worth keeping */
-	bool		by_id;			/* the first condition is r.ride_id = $3 */
+	bool		by_id;			/* the first condition is r.ride_id = $2 */
 	bool		partial;		/* leave out who cannot answer */
 	bool		few_columns;	/* only what counting needs, the others null */
 	StringInfoData condition;	/* over r, ends each statement's WHERE */
-	int			nparam;
+	int			nparam;			/* without the subject */
 	const char *params[FLEET_READ_MAX_PARAMS];
 	AttrNumber	order_column;	/* 0 = in no order */
 	bool		descending;
 	int64		max_rows;		/* -1 = all */
-	int64		asked_rows;		/* of each region: some more than max_rows */
+	int64		limit;			/* of each answer: max_rows and some more */
 } FleetRead;
 
 /* What one node said, in the columns below; either of a peer or of our own. */
@@ -89,6 +90,8 @@ typedef struct FleetAsking
 	FleetRead  *read;
 	FleetLastRead *log;
 	const char *sql;
+	const char *noun;			/* what the nodes are: region, replica */
+	bool		quiet;			/* there are others to ask where one cannot answer */
 	int			nasked;
 	struct
 	{
@@ -100,6 +103,7 @@ typedef struct FleetAsking
 
 /* ---- filter.c ---- */
 extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
+extern void fleet_query_set_limit(FleetRead *read, int64 rows);
 extern void fleet_query_set_order(FleetRead *read, const char *order_by);
 extern const char *fleet_query_first_sql(const FleetRead *read);
 extern const char *fleet_query_again_sql(const FleetRead *read);
@@ -116,9 +120,10 @@ extern bool fleet_query_ask(FleetAsking *asking, const char *region, const char 
 extern List *fleet_query_answers(FleetAsking *asking);
 extern FleetAnswer *fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql,
 										const char *ids);
-extern int	fleet_query_execute(const FleetRead *read, const char *sql,
-								const char *const *params);
-extern int	fleet_query_params(const FleetRead *read);
+extern int	fleet_query_execute(const FleetRead *read, const char *sql, uint64 q,
+								const char *subject);
+extern void fleet_query_execute_to(const FleetRead *read, const char *sql, uint64 q,
+								   DestReceiver *receiver);
 
 /* ---- exact.c ---- */
 extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);

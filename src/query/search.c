@@ -21,6 +21,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -130,7 +131,7 @@ set_limit(FleetRead *read, FunctionCallInfo fcinfo, int n)
 }
 
 static void
-begin_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const char *unavailable)
+init_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const char *unavailable)
 {
 	memset(read, 0, sizeof(FleetRead));
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -139,6 +140,7 @@ begin_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const ch
 	read->scope = read_scope(scope);
 	read->partial = read_partial(unavailable);
 	read->max_rows = -1;
+	read->nparam = 1;
 	initStringInfo(&read->condition);
 	check_rights(read);
 	if (read->scope == FLEET_SCOPE_LOCAL && read->map->own == NULL)
@@ -146,6 +148,14 @@ begin_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const ch
 				(errcode(FLEET_ERRCODE_NOT_WRITABLE),
 				 errmsg("node \"%s\" is a replica and has no region of its own", read->map->node),
 				 errhint("Use scope 'global-fast'.")));
+}
+
+/* From here to the end of run_read() values are written as all nodes read them. */
+static void
+begin_read(FleetRead *read)
+{
+	if (read->scope != FLEET_SCOPE_LOCAL)
+		read->nest = fleet_query_plain_settings();
 }
 
 /* The arguments that all functions with a filter begin with, after the scope. */
@@ -161,6 +171,8 @@ add_filter(FleetRead *read, FunctionCallInfo fcinfo)
 				 errmsg("a place needs a distance, and a distance a place"),
 				 errhint("Give both near and within_m (metres), or neither.")));
 	read->region = argument(fcinfo, 1);
+	if (read->region != NULL)
+		(void) fleet_region_require(read->map, read->region);
 	fleet_query_add(read, "r.region = $?", read->region);
 	fleet_query_add(read, "r.status = $?::fleet.ride_status", argument(fcinfo, 2));
 	fleet_query_add(read, "r.vehicle_id = $?", argument(fcinfo, 3));
@@ -247,16 +259,21 @@ return_rows(const FleetRead *read, ReturnSetInfo *result, List *rows)
 
 /* With the caller's own rights and in the caller's own snapshot. */
 static void
-return_local(FleetRead *read, ReturnSetInfo *result)
+return_local(FleetRead *read, uint64 q, ReturnSetInfo *result)
 {
-	read->params[1] = read->max_rows >= 0 ? psprintf(INT64_FORMAT, read->max_rows) : NULL;
+	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
+
+	if (read->max_rows == 0)
+		return;
+	fleet_query_set_limit(read, read->max_rows);
+	SetTuplestoreDestReceiverParams(receiver, result->setResult, CurrentMemoryContext, false,
+									NULL, NULL);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) fleet_query_execute(read, fleet_query_local_sql(read), read->params);
+	fleet_query_execute_to(read, fleet_query_local_sql(read), q, receiver);
 	PopActiveSnapshot();
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 	SPI_finish();
+	receiver->rDestroy(receiver);
 }
 
 /* ---------- the last read ---------- */
@@ -310,7 +327,7 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 		if (read->scope == FLEET_SCOPE_LOCAL)
 		{
 			log.asked = list_make1(read->map->own->name);
-			return_local(read, result);
+			return_local(read, log.q, result);
 		}
 		else if (read->scope == FLEET_SCOPE_LIVE)
 			return_rows(read, result, fleet_query_exact(read, &log));
@@ -322,6 +339,8 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 		keep_log(&log, started);
 	}
 	PG_END_TRY();
+	if (read->nest != 0)
+		AtEOXact_GUC(true, read->nest);
 }
 
 /* ---------- SQL functions ---------- */
@@ -332,7 +351,8 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
 
-	begin_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 12));
+	init_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 12));
+	begin_read(&read);
 	add_filter(&read, fcinfo);
 	fleet_query_set_order(&read, argument(fcinfo, 10));
 	set_limit(&read, fcinfo, 11);
@@ -346,7 +366,8 @@ fleet_query_matching_rides(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
 
-	begin_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
+	init_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
+	begin_read(&read);
 	read.few_columns = true;
 	add_filter(&read, fcinfo);
 	run_read(&read, fcinfo);
@@ -358,20 +379,19 @@ Datum
 fleet_query_live_rides(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
-	int			nest;
 
-	begin_read(&read, fcinfo, argument(fcinfo, 1), argument(fcinfo, 4));
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the condition must not be null"),
 				 errhint("'true' is every ride.")));
+	init_read(&read, fcinfo, argument(fcinfo, 1), argument(fcinfo, 4));
+	/* The names in it are the caller's. */
 	fleet_query_add_condition(&read, argument(fcinfo, 0), rides_table());
+	begin_read(&read);
 	fleet_query_set_order(&read, argument(fcinfo, 2));
 	set_limit(&read, fcinfo, 3);
-	nest = fleet_query_plain_settings();
 	run_read(&read, fcinfo);
-	AtEOXact_GUC(true, nest);
 	return (Datum) 0;
 }
 
@@ -381,9 +401,10 @@ fleet_query_get_ride(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
 
-	begin_read(&read, fcinfo, argument(fcinfo, 1), "fail");
+	init_read(&read, fcinfo, argument(fcinfo, 1), "fail");
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
+	begin_read(&read);
 	fleet_query_add(&read, "r.ride_id = $?", argument(fcinfo, 0));
 	read.by_id = true;
 	run_read(&read, fcinfo);

@@ -15,80 +15,7 @@
 #   BENCH_CASES=    numbers of the cases to run, from 0       (all)
 #   KEEP=1          leave the cluster running, and say where
 
-. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-
-BENCH=$FLEET_ROOT/test/bench
-CLUSTER_SH=$FLEET_ROOT/test/cluster.sh
-NODES=(west middle east)        # source, target, third
-
-WORK=''                         # scratch: the client and the regions
-CLUSTER=''                      # the cluster's folder, once there is one
-CLIENT_PID=''
-
-clean_up()
-{
-    trap '' INT TERM
-    if [ -n "$CLIENT_PID" ]; then
-        kill "$CLIENT_PID" 2>/dev/null || true
-        wait "$CLIENT_PID" 2>/dev/null || true
-    fi
-    if [ -f "$CLUSTER/settings" ]; then
-        "$CLUSTER_SH" stop "$CLUSTER" || true
-    fi
-    [ -z "$CLUSTER" ] || rm -rf "$CLUSTER"
-    [ -z "$WORK" ] || rm -rf "$WORK"
-}
-
-# node_sql NODE [psql's arguments]: SQL from stdin or arguments, plain output
-node_sql()
-{
-    local node=$1
-    shift
-    PGOPTIONS='-c client_min_messages=warning' \
-        "$CLUSTER_SH" psql "$CLUSTER" "$node" -XAtq -v ON_ERROR_STOP=1 "$@"
-}
-
-build_client()
-{
-    local include lib
-    include=$("$PG_CONFIG" --includedir)
-    lib=$("$PG_CONFIG" --libdir)
-    "${CC:-cc}" -O2 -Wall -Wextra -Wno-missing-field-initializers -I"$include" -o "$WORK/handoff" \
-        "$BENCH"/handoff{,_slice,_way,_pool}.c \
-        -L"$lib" -Wl,-rpath,"$lib" -lpq -lpthread
-}
-
-# make_regions: three squares of one degree, side by side
-make_regions()
-{
-    local i comma=''
-    echo '{"type":"FeatureCollection","features":['
-    for i in 0 1 2; do
-        echo "$comma{\"type\":\"Feature\",\"properties\":{\"name\":\"${NODES[i]}\"}," \
-            "\"geometry\":{\"type\":\"Polygon\",\"coordinates\":" \
-            "[[[$i,0],[$((i + 1)),0],[$((i + 1)),1],[$i,1],[$i,0]]]}}"
-        comma=,
-    done
-    echo ']}'
-}
-
-# The test cluster's servers are kept small.  Here they get room for the rides
-# and for as many sessions as the largest case has, and checkpoints are rare.
-start_cluster()
-{
-    local node
-    make_regions >"$WORK/regions.geojson"
-    CLUSTER=$(make_scratch cluster)
-    "$CLUSTER_SH" start "$CLUSTER" --regions "$WORK/regions.geojson"
-    for node in "${NODES[@]}"; do
-        node_sql "$node" -c "ALTER SYSTEM SET shared_buffers = '256MB'" \
-            -c "ALTER SYSTEM SET max_wal_size = '4GB'" \
-            -c "ALTER SYSTEM SET max_connections = 500" \
-            -c "ALTER SYSTEM SET max_prepared_transactions = 500" \
-            -c "ALTER SYSTEM SET checkpoint_timeout = '30min'"
-        "$CLUSTER_SH" restart "$CLUSTER" "$node"
-    done
-}
+. "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
 
 # make_tables NODE: what the floor needs
 make_tables()
@@ -153,35 +80,23 @@ $$;
 SQL
 }
 
-# node_conninfo NODE
-node_conninfo()
-{
-    awk -v node="$1" '$1 == node { print "host=" $2, "port=" $3, "dbname=" $4, "user=" $5 }' "$CLUSTER/nodes"
-}
-
 main()
 {
     local node args=()
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    require_setup
-    WORK=$(make_scratch bench)
-    chmod 755 "$WORK"
-    build_client
-    start_cluster
-    for node in "${NODES[@]}"; do
+    begin_bench
+    build_client handoff "$BENCH"/handoff{,_slice,_way,_pool}.c
+    # as many sessions as the largest case has
+    start_regions 'max_connections = 500' 'max_prepared_transactions = 500'
+    # source, target, third
+    for node in "${REGIONS[@]}"; do
         make_tables "$node"
-        args+=("$node" "$(node_conninfo "$node")")
+        args+=("$node" "$(conninfo "$node")")
     done
     "$WORK/handoff" "${BENCH_SECONDS:-15}" "${BENCH_CLIENTS:-8}" "${args[@]}" &
     CLIENT_PID=$!
     wait "$CLIENT_PID"
     CLIENT_PID=''
-    if [ -n "${KEEP:-}" ]; then
-        echo "The cluster is still running; to stop it: test/cluster.sh stop $CLUSTER"
-        CLUSTER=''
-    fi
+    end_bench
 }
 
 main

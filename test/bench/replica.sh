@@ -19,85 +19,9 @@
 #   BENCH_NATIVE=1      the native side alone
 #   KEEP=1              leave the cluster running, and say where
 
-. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
 
-BENCH=$FLEET_ROOT/test/bench
-CLUSTER_SH=$FLEET_ROOT/test/cluster.sh
-REGIONS=(west middle east)
 REPLICA=global
-
-WORK=''                         # scratch: the clients and the regions
-CLUSTER=''                      # the cluster's folder, once there is one
-CLIENT_PID=''
-
-clean_up()
-{
-    trap '' INT TERM
-    if [ -n "$CLIENT_PID" ]; then
-        kill "$CLIENT_PID" 2>/dev/null || true
-        wait "$CLIENT_PID" 2>/dev/null || true
-    fi
-    if [ -f "$CLUSTER/settings" ]; then
-        "$CLUSTER_SH" stop "$CLUSTER" || true
-    fi
-    [ -z "$CLUSTER" ] || rm -rf "$CLUSTER"
-    [ -z "$WORK" ] || rm -rf "$WORK"
-}
-
-# node_sql NODE [psql's arguments]: SQL from stdin or arguments, plain output
-node_sql()
-{
-    local node=$1
-    shift
-    PGOPTIONS='-c client_min_messages=warning' \
-        "$CLUSTER_SH" psql "$CLUSTER" "$node" -XAtq -v ON_ERROR_STOP=1 "$@"
-}
-
-build_clients()
-{
-    local include lib flags
-    include=$("$PG_CONFIG" --includedir)
-    lib=$("$PG_CONFIG" --libdir)
-    flags=(-O2 -Wall -Wextra -Wno-missing-field-initializers "-I$include")
-    "${CC:-cc}" "${flags[@]}" -o "$WORK/replica" "$BENCH"/replica{,_side,_lag,_copy}.c \
-        -L"$lib" -Wl,-rpath,"$lib" -lpq -lpthread
-    "${CC:-cc}" "${flags[@]}" -o "$WORK/anomaly" "$BENCH"/anomaly{,_link,_actor,_reader,_equal}.c \
-        -L"$lib" -Wl,-rpath,"$lib" -lpq -lpthread
-}
-
-# make_regions: three squares of one degree, side by side
-make_regions()
-{
-    local i comma=''
-    echo '{"type":"FeatureCollection","features":['
-    for i in 0 1 2; do
-        echo "$comma{\"type\":\"Feature\",\"properties\":{\"name\":\"${REGIONS[i]}\"}," \
-            "\"geometry\":{\"type\":\"Polygon\",\"coordinates\":" \
-            "[[[$i,0],[$((i + 1)),0],[$((i + 1)),1],[$i,1],[$i,0]]]}}"
-        comma=,
-    done
-    echo ']}'
-}
-
-# The test cluster's servers are kept small.  Here they get room for the rides,
-# and checkpoints are rare.
-start_cluster()
-{
-    local node
-    make_regions >"$WORK/regions.geojson"
-    CLUSTER=$(make_scratch cluster)
-    "$CLUSTER_SH" start "$CLUSTER" --regions "$WORK/regions.geojson" --replica "$REPLICA"
-    for node in "${REGIONS[@]}" "$REPLICA"; do
-        node_sql "$node" -c "ALTER SYSTEM SET shared_buffers = '256MB'" \
-            -c "ALTER SYSTEM SET max_wal_size = '4GB'" \
-            -c "ALTER SYSTEM SET checkpoint_timeout = '30min'" \
-            -c "ALTER SYSTEM SET max_logical_replication_workers = 12" \
-            -c "ALTER SYSTEM SET max_worker_processes = 30" \
-            -c "ALTER SYSTEM SET max_sync_workers_per_subscription = 2" \
-            -c "ALTER SYSTEM SET wal_retrieve_retry_interval = '500ms'"
-        "$CLUSTER_SH" restart "$CLUSTER" "$node"
-    done
-}
 
 # has_replica: is there a replica of fleet's own to measure?
 has_replica()
@@ -106,12 +30,6 @@ has_replica()
     [ -z "${BENCH_NATIVE:-}" ] || return 1
     found=$(node_sql "$REPLICA" -c "SELECT count(*) FROM pg_proc WHERE proname = 'add_replica'")
     [ "$found" != 0 ]
-}
-
-# conninfo NODE DATABASE USER
-conninfo()
-{
-    awk -v node="$1" -v db="$2" -v user="$3" '$1 == node { print "host=" $2, "port=" $3, "dbname=" db, "user=" user }' "$CLUSTER/nodes"
 }
 
 # make_region NODE: what the clients call there
@@ -244,14 +162,12 @@ anomalies()
 main()
 {
     local node args=() fleet='' options='binary = false' rc=0
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    require_setup
-    WORK=$(make_scratch bench)
-    chmod 755 "$WORK"
-    build_clients
-    start_cluster
+    begin_bench
+    build_client replica "$BENCH"/replica{,_side,_lag,_copy}.c
+    build_client anomaly "$BENCH"/anomaly{,_link,_actor,_reader,_equal}.c
+    start_regions 'max_logical_replication_workers = 12' 'max_worker_processes = 30' \
+        'max_sync_workers_per_subscription = 2' "wal_retrieve_retry_interval = '500ms'" \
+        -- --replica "$REPLICA"
     FLEET_CONNINFO=$(conninfo "$REPLICA" fleet fleet_node)
     export FLEET_CONNINFO
     for node in "${REGIONS[@]}"; do
@@ -272,10 +188,7 @@ main()
     if [ "$rc" -eq 0 ] && [ -n "$fleet" ] && is_wanted anomaly; then
         anomalies "$fleet" "${args[@]}" || rc=$?
     fi
-    if [ -n "${KEEP:-}" ]; then
-        echo "The cluster is still running; to stop it: test/cluster.sh stop $CLUSTER"
-        CLUSTER=''
-    fi
+    end_bench
     return "$rc"
 }
 

@@ -1,0 +1,147 @@
+#!/bin/bash
+# fleet: how fast reads of rides are, beside plain SQL.
+# Copyright (c) 2026, the fleet authors
+# shellcheck source-path=SCRIPTDIR
+#
+# "make bench-reads [SECONDS=5] [ROWS=100000] [CLIENTS=8]" calls this.  It starts
+# three regions, fills them with rides and runs each query by pgbench, fleet's and
+# the floor in turns.  Medians over the repetitions are printed:
+#
+#   bench.reads case=.. scope=.. clients=.. per_s=.. p50_ms=.. p95_ms=..
+#       floor_per_s=.. ratio=..         (on one line)
+#
+# The floor of scope local is the same query of the region's own partition; that
+# of global-live the same query of fleet.rides, which postgres_fdw plans
+# (async_capable, as fleet makes the servers, over kept connections).  While rides move its answers are wrong.
+#
+# cases: top10   the newest ten rides
+#        open    the newest ten that are IN_PROGRESS (a tenth), of one region
+#        get     one ride by its id
+#        count   how many rides one customer has (a hundred, over all regions)
+#        moving  top10 while 100 rides a second are handed off
+#
+#   BENCH_SECONDS=      how long each run takes              (5)
+#   BENCH_ROWS=         rides of each region                 (100000)
+#   BENCH_CLIENTS=      clients                              (8)
+#   BENCH_REPETITIONS=  of each case                         (3)
+#   KEEP=1              leave the cluster running, and say where
+
+. "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
+
+TIME=${BENCH_SECONDS:-5}
+ROWS=${BENCH_ROWS:-100000}
+CLIENTS=${BENCH_CLIENTS:-8}
+REPETITIONS=${BENCH_REPETITIONS:-3}
+
+# fill NODE NUMBER
+fill()
+{
+    node_sql "$1" -v rows="$ROWS" -v number="$2" <<'SQL'
+INSERT INTO fleet.rides (ride_id, customer_id, region, status, fare, start_location, current_location,
+        requested_at, en_route_at, arrived_at, started_at)
+    SELECT :'number' || '-' || n, 'C-' || n % (:rows * 3 / 100), fleet.own_region(),
+        (CASE n % 10 WHEN 0 THEN 'IN_PROGRESS' ELSE 'PENDING' END)::fleet.ride_status, n % 9973 / 100.0, p, p,
+        t, s, s, s
+    FROM (SELECT n, now() - n * interval '1 s' - :number * interval '1 ms' AS t,
+            CASE WHEN n % 10 = 0 THEN now() - n * interval '1 s' END AS s,
+            fleet.make_point(:number + 0.1 + n % 7919 / 10000.0, 0.1 + n % 7907 / 10000.0) AS p
+        FROM generate_series(1, :rows) AS n) AS r;
+CREATE SCHEMA bench;
+-- One handoff of one of 200 rides; what loses a race is not counted here.
+CREATE FUNCTION bench.move() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM fleet.handoff('0-' || 1 + floor(random() * 200)::integer,
+        (SELECT name FROM fleet.map_regions ORDER BY random() LIMIT 1));
+EXCEPTION WHEN OTHERS THEN
+    NULL;
+END $$;
+SQL
+    node_sql "$1" -c 'VACUUM ANALYZE fleet.local_rides' -c 'CHECKPOINT'
+}
+
+# bench PORT NAME ARGUMENT...: run $WORK/NAME.sql
+bench()
+{
+    local port=$1 name=$2
+    shift 2
+    as_server "$(tree_bin "$CLUSTER/tree")/pgbench" -h "$CLUSTER/sock" -p "$port" -U postgres -n \
+        -f "$WORK/$name.sql" "$@" fleet
+}
+
+# run_once NAME: "per_s p50 p95"
+run_once()
+{
+    rm -rf "$WORK/log"
+    mkdir "$WORK/log"
+    give_to_server "$WORK/log"
+    bench "$PORT" "$1" -M prepared -T "$TIME" -c "$CLIENTS" -j 2 -l --log-prefix="$WORK/log/l" >"$WORK/out" 2>&1 ||
+        { cat "$WORK/out" >&2; die "pgbench failed on $1"; }
+    cat "$WORK"/log/l* | cut -d' ' -f3 | sort -n | awk -v per_s="$(awk '/^tps/ { print $3 }' "$WORK/out")" '
+        { v[NR] = $1 } END { printf "%.0f %.3f %.3f\n", per_s, v[int((NR + 1) / 2)] / 1000, v[int(NR * 0.95 + 0.5)] / 1000 }'
+}
+
+# column N: the median of a column
+column()
+{
+    cut -d' ' -f"$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+
+# compare CASE SCOPE OURS FLOOR: two scripts of pgbench
+compare()
+{
+    local ours='' floor='' i per_s floor_per_s
+    echo "$3" >"$WORK/ours.sql"
+    echo "$4" >"$WORK/floor.sql"
+    for ((i = 0; i < REPETITIONS; i++)); do
+        ours+=$(run_once ours)$'\n'
+        floor+=$(run_once floor)$'\n'
+    done
+    ours=${ours%$'\n'}
+    floor=${floor%$'\n'}
+    per_s=$(column 1 <<<"$ours")
+    floor_per_s=$(column 1 <<<"$floor")
+    echo "bench.reads case=$1 scope=$2 clients=$CLIENTS per_s=$per_s p50_ms=$(column 2 <<<"$ours")" \
+        "p95_ms=$(column 3 <<<"$ours") floor_per_s=$floor_per_s" \
+        "ratio=$(awk -v a="$per_s" -v b="$floor_per_s" 'BEGIN { printf "%.2f", a / b }')"
+}
+
+all_cases()
+{
+    local newest='ORDER BY requested_at DESC LIMIT 10'
+    compare top10 local "SELECT * FROM fleet.search_rides('local', max_rows => 10)" \
+        "SELECT * FROM fleet.local_rides $newest"
+    compare open local "SELECT * FROM fleet.search_rides('local', status => 'IN_PROGRESS', max_rows => 10)" \
+        "SELECT * FROM fleet.local_rides WHERE status = 'IN_PROGRESS' $newest"
+    compare top10 global-live "SELECT * FROM fleet.search_rides(max_rows => 10)" \
+        "SELECT * FROM fleet.rides $newest"
+    compare open global-live "SELECT * FROM fleet.search_rides(region => 'middle', status => 'IN_PROGRESS', max_rows => 10)" \
+        "SELECT * FROM fleet.rides WHERE region = 'middle' AND status = 'IN_PROGRESS' $newest"
+    compare get global-live "SELECT * FROM fleet.get_ride('1-777')" \
+        "SELECT * FROM fleet.rides WHERE ride_id = '1-777'"
+    compare count global-live "SELECT fleet.count_rides(customer_id => 'C-7')" \
+        "SELECT count(*) FROM fleet.rides WHERE customer_id = 'C-7'"
+    echo 'SELECT bench.move()' >"$WORK/move.sql"
+    bench "$PORT" move -T 1000000 -c 2 -R 100 >/dev/null 2>&1 &
+    CLIENT_PID=$!
+    compare moving global-live "SELECT * FROM fleet.search_rides(max_rows => 10)" \
+        "SELECT * FROM fleet.rides $newest"
+    kill "$CLIENT_PID"
+    wait "$CLIENT_PID" 2>/dev/null || true
+    CLIENT_PID=''
+}
+
+main()
+{
+    local i
+    [ "$ROWS" -ge 1000 ] || die 'BENCH_ROWS must be 1000 or more'
+    begin_bench
+    start_regions
+    PORT=$(awk -v node="${REGIONS[0]}" '$1 == node { print $3 }' "$CLUSTER/nodes")
+    for i in 0 1 2; do
+        fill "${REGIONS[i]}" "$i"
+    done
+    all_cases
+    end_bench
+}
+
+main
