@@ -86,6 +86,22 @@ CALL test.catch_up();
 SELECT ride_id, region, vehicle_id, status, epoch FROM fleet.rides WHERE ride_id = 'G-1';
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'GV-1';
 
+-- Read here, and from a region.
+SELECT ride_id, region, status, fare, epoch FROM fleet.search_rides('global-fast', order_by => 'ride_id');
+SELECT scope, asked, failed, reasked FROM fleet.last_read();
+SELECT fleet.count_rides('global-fast', 'west') AS west, fleet.count_rides('global-live') AS live, fleet.locate('G-1');
+SELECT region, epoch FROM fleet.get_ride('G-1', 'global-fast');
+SELECT * FROM fleet.search_rides('local');
+\c fleet_w
+SELECT ride_id, region, status, fare, epoch FROM fleet.search_rides('global-fast', order_by => 'fare desc', max_rows => 2);
+SELECT scope, asked, failed, reasked FROM fleet.last_read();
+SELECT ride_region, ride_status, rides, fares FROM fleet.ride_totals('global-fast');
+SELECT ride_id, region FROM fleet.live_rides('fare > 1 AND region = fleet.own_region()', 'global-fast', 'ride_id');
+SELECT region, epoch FROM fleet.get_ride('G-1', 'global-fast');
+SELECT count(*) AS deleted FROM fleet.get_ride('G-3', 'global-fast');
+SELECT count(*) AS none FROM fleet.search_rides('global-fast', region => 'north');
+\c fleet_r
+
 -- Nobody writes here by hand, nor coordinates.
 UPDATE fleet.rides SET fare = 0 WHERE ride_id = 'G-1';
 DELETE FROM fleet.rides WHERE ride_id = 'G-1';

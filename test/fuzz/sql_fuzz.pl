@@ -146,7 +146,21 @@ sub array_of
 	return '{' . join(',', map { defined $_ ? '"' . s/(["\\])/\\$1/gr . '"' : 'NULL' } map { pick(@$others, $valid) } 1 .. pick(1, 2, 3, 200)) . '}';
 }
 
+# Conditions over a ride, none of which may mean more than a condition.
+my @conditions = ('true', 'false', 'NULL', 'fare > 5', "status = 'PENDING'", "ride_id LIKE '%s%n'", 'requested_at < now()', 'r IS NOT NULL', 'r = r', 'r.*', '(r).fare > 1',
+	"public.ST_DWithin(current_location, 'POINT(0.5 0.5)', 100)", "public.ST_DWithin(current_location, 'POINT EMPTY', 'NaN')", "hlc OPERATOR(fleet.>) fleet.hlc_make(now(), 1)",
+	"customer_id = 'it''s' OR vehicle_id IN ('car-a-1', NULL)", 'fare::text ~ ride_id', 'ctid IS NULL', 'tableoid = 1', 'fare > (SELECT 1)', 'EXISTS (TABLE fleet.node)',
+	'random() < 0.5', 'count(*) > 0', 'sum(fare) OVER () > 0', '$1', 'fare > $2', 'true, true', 'true FROM fleet.rides', 'true AS x', 'DISTINCT true', 'true UNION SELECT true',
+	'fare', '1/0 > fare', '1/(epoch - 1) > 0', 'pg_sleep(0) IS NULL', 'generate_series(1, 3) = 1', 'now()::text = ride_id', 'requested_at::date = current_date', 'fare = ANY (ARRAY[1, NULL, 2])',
+	'(fare, epoch) > (1, 2)', 'CASE WHEN fare > 1 THEN true ELSE NULL END', 'NULLIF(fare, 0) IS DISTINCT FROM path_m', 'duration = make_interval(secs => path_m)', 'public.ST_X(current_location::public.geometry) > 0',
+	'public.ST_Buffer(current_location, path_m) IS NOT NULL', "fleet.is_within(current_location, customer_id, 1)", 'status::text::xml IS DOCUMENT', 'r.no_such = 1', 'CURRENT OF c', 'DEFAULT',
+	"jsonb_path_exists('{\"a\": 1}', '\$.a')", "ride_id COLLATE \"C\" < customer_id", "U&'\\0061' = ride_id", "E'\\'' = ride_id", "'\\' = ride_id", 'x' x 100, '(' x 3000, 'NOT ' x 3000 . 'true');
+
 my %damaged = (
+	condition => sub { my $other = pick(@conditions);
+		rand() < 0.5 ? $other : rand() < 0.4 ? damage($other) : rand() < 0.6 ? pick('NOT (%s)', '(%s) IS NULL', "$other OR %s", "(%s) AND ($other)", "COALESCE(%s, $other)") =~ s/%s/$_[0]/r : pick(@texts) },
+	geography => sub { pick(undef, '', 'x', 'POINT EMPTY', 'POINT(0.5 0.5)', 'POINT(200 95)', 'POINT(1e308 -1e308)', 'POINT Z (0 0 1)', 'LINESTRING(0 0, 1 1)', 'POLYGON((0 0, 1 0, 1 1, 0 0))',
+		'GEOMETRYCOLLECTION EMPTY', 'SRID=3857;POINT(0 0)', 'SRID=4269;POINT(0 0)', 'POINT(0 0', 'POINT(NaN NaN)') },
 	text => sub { rand() < 0.5 ? pick(@texts) : damage($_[0] // 'x') },
 	int4 => sub { pick(@ints) },
 	int8 => sub { pick(@ints) },
@@ -191,7 +205,26 @@ my @public = (
 	[ 'SELECT fleet.handoff(%s::text[], %s)', 'text[]' => '{a-1,a-2}', text => 'b' ],
 	[ 'SELECT fleet.handoff_vehicle(%s, %s)', text => 'car-a-1', text => 'b' ],
 );
+# Reads: of all regions, of this one, and of a replica, which there is none of.
+my @filter = (text => 'a', 'fleet.ride_status' => 'PENDING', text => 'car-a-1', text => 'c', numeric => 0, numeric => 100, timestamptz => '2020-01-01', geography => 'POINT(0.5 0.5)', float8 => 1000);
+for my $scope ('global-live', 'local')
+{
+	push @public,
+		[ 'SELECT * FROM fleet.search_rides(' . join(', ', ('%s') x 13) . ')', text => $scope, @filter, text => 'fare desc', int4 => 5, text => 'fail' ],
+		[ 'SELECT * FROM fleet.search_rides(%s, near => %s, within_m => %s, order_by => %s, max_rows => %s, on_unavailable => %s)', text => $scope,
+			geography => 'POINT(0.5 0.5)', float8 => 1e6, text => 'requested_at', int4 => 3, text => 'partial' ],
+		[ 'SELECT fleet.count_rides(' . join(', ', ('%s') x 11) . ')', text => $scope, @filter, text => 'fail' ],
+		[ 'SELECT * FROM fleet.ride_totals(' . join(', ', ('%s') x 11) . ')', text => $scope, @filter, text => 'partial' ],
+		[ 'SELECT * FROM fleet.live_rides(%s)', condition => 'fare >= 0' ],
+		[ 'SELECT * FROM fleet.live_rides(%s, %s, %s, %s, %s)', condition => "status = 'PENDING'", text => $scope, text => 'ride_id', int4 => 5, text => 'fail' ],
+		[ 'SELECT * FROM fleet.get_ride(%s, %s)', text => 'b-1', text => $scope ];
+}
+push @public,
+	[ 'SELECT fleet.locate(%s), fleet.last_read()', text => 'a-5' ],
+	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
 my @internal = (
+	[ 'SELECT fleet.matching_rides(' . join(', ', ('%s') x 11) . ')', text => 'global-live', @filter, text => 'fail' ],
+	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.hlc_receive(%s)', 'fleet.hlc' => $stamp ],
 	[ 'SELECT fleet.ask(%s, \'SELECT 1\')', text => 'b' ],
 	[ 'SELECT fleet.geofence_wkb(%s)', text => 'a' ],
@@ -373,6 +406,7 @@ sub statement
 		$type = 'text' if $type eq 'conninfo';
 		if ($type eq 'argument') { push @literals, literal($which{$i} ? pick('', 'x', 'vehicle', 'ride', 'x' x 100) : $value, $type); next }
 		$value = $damaged{$type}->($value) if $which{$i};
+		$type = 'text' if $type eq 'condition';
 		push @literals, literal($value, $type);
 	}
 	return sprintf $sql, @literals;

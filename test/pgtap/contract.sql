@@ -40,6 +40,18 @@ INSERT INTO contract VALUES
 	('set_old_images', 'enabled boolean', 'void', 'v', true, false, false),
 	('consume', 'slot name, consumer regproc, max_changes integer, options text[], OUT changes integer, OUT dead integer', 'record', 'v', true, false, false),
 	('retry_dead_letters', 'consumer regproc, max_letters integer, ids bigint[], OUT resolved integer, OUT failed integer', 'record', 'v', false, false, false),
+	('search_rides', 'scope text, region text, status fleet.ride_status, vehicle_id text, customer_id text, min_fare numeric, max_fare numeric,'
+		' since timestamp with time zone, near public.geography, within_m double precision, order_by text, max_rows integer, on_unavailable text',
+		'SETOF fleet.rides', 'v', false, true, true),
+	('count_rides', 'scope text, region text, status fleet.ride_status, vehicle_id text, customer_id text, min_fare numeric, max_fare numeric,'
+		' since timestamp with time zone, near public.geography, within_m double precision, on_unavailable text', 'bigint', 'v', false, true, true),
+	('ride_totals', 'scope text, region text, status fleet.ride_status, vehicle_id text, customer_id text, min_fare numeric, max_fare numeric,'
+		' since timestamp with time zone, near public.geography, within_m double precision, on_unavailable text',
+		'TABLE(ride_region text, ride_status fleet.ride_status, rides bigint, fares numeric, average_fare numeric)', 'v', false, true, true),
+	('live_rides', 'where_sql text, scope text, order_by text, max_rows integer, on_unavailable text', 'SETOF fleet.rides', 'v', false, true, true),
+	('get_ride', 'ride_id text, scope text', 'SETOF fleet.rides', 'v', false, true, true),
+	('locate', 'ride_id text', 'text', 'v', true, true, true),
+	('last_read', 'OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms double precision, OUT q fleet.hlc', 'record', 'v', true, true, true),
 	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
 	('hlc_receive', 'stamp fleet.hlc', 'fleet.hlc', 'v', true, false, true),
 	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true);
@@ -57,7 +69,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
-	$$VALUES ('channel'), ('distance_m'), ('geofence_problem'), ('is_replica'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('max'), ('min'), ('parse_conninfo'),
+	$$VALUES ('channel'), ('distance_m'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('matching_rides'), ('max'), ('min'), ('parse_conninfo'),
 		('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_here'), ('slot_name')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
@@ -80,7 +92,8 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
 	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 5), ('set_ride_status', 2), ('report_fix', 7),
-		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2)) AS v(name, n)
+		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2),
+		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
 
 -- Tables, views, types.
@@ -122,7 +135,7 @@ SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oi
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -132,18 +145,19 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.commit_timeout', '1000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
 		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer'),
-		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer')$$, 'settings');
+		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
+		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
 SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
 SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
 	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
-	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0')) AS v(name, value);
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0')) AS v(name, value);
 
 -- Comments.
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,
@@ -166,7 +180,7 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, and what has departed');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
 	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');

@@ -44,6 +44,16 @@ SELECT throws_ok($$SELECT fleet.region_of(200, 0)$$, '22003', NULL, '22003: no p
 SELECT throws_ok($$TRUNCATE fleet.local_rides$$, '0A000', NULL, '0A000: TRUNCATE');
 SELECT throws_ok($$SELECT fleet.guard()$$, '39P01', NULL, '39P01: a trigger function is not called');
 
+-- Reads.
+SELECT throws_ok(format('SELECT fleet.count_rides(%s)', args), state, NULL, format('%s: count_rides(%s)', state, args)) FROM (VALUES
+	('22023', '''everywhere'''), ('22023', 'NULL'), ('22023', 'on_unavailable => ''maybe'''), ('22023', 'within_m => 5'), ('RF004', 'region => ''nowhere'''),
+	('55000', '''global-fast''')) AS v(state, args);
+SELECT throws_ok($$SELECT fleet.search_rides(order_by => 'fare; x')$$, '22023', NULL, '22023: no order');
+SELECT throws_ok($$SELECT fleet.search_rides(max_rows => -1)$$, '2201W', NULL, '2201W: less than no rows');
+SELECT throws_ok(format('SELECT fleet.live_rides(%L)', condition), state, NULL, format('%s: condition %s', state, condition)) FROM (VALUES
+	('22004', NULL), ('42601', 'true, true'), ('42601', 'true FROM fleet.rides'), ('42804', 'fare'), ('42P02', 'fare > $1'), ('42803', 'count(*) > 0'),
+	('0A000', 'fare > (SELECT 1)'), ('0A000', 'random() > 0'), ('0A000', 'requested_at::date = ''2024-01-01'''), ('0A000', 'xmin = 1'), ('0A000', 'tap.pg_version_num() > fare')) AS v(state, condition);
+
 -- What the decision record says outlives what an operator wants.
 SELECT throws_ok(format('SELECT fleet.resolve(%L, %L)', dtxid || ':' || branch, 'abort'), 'RF022', NULL, 'RF022: committed, not to be aborted')
 	FROM fleet.decisions ORDER BY seq DESC LIMIT 1;
