@@ -30,6 +30,7 @@
 
 #include "base/plan.h"
 #include "clock/clock.h"
+#include "commit/commit.h"
 #include "query/query.h"
 #include "query/read.h"
 
@@ -246,6 +247,9 @@ fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 		miss(asking, region, error);
 		return false;
 	}
+	/* An error there then undoes no more than it does here. */
+	if (conn->in_transaction)
+		(void) fleet_commit_join(region);
 	/* What does not go out is told by the missing answer. */
 	if (fleet_remote_queue_prepared(conn, STAMP_SQL, 1, params))
 	{
@@ -279,6 +283,23 @@ copy_answer(const char *region, PGresult *result)
 }
 
 /*
+ * Raise an error, with the replies read that only repeat it: ROLLBACK TO can then
+ * still mend a branch.
+ */
+static void
+raise_error(FleetAsking *asking, FleetConn *conn, int64 deadline, FleetReply *reply)
+{
+	while (!conn->broken && conn->pending > 0)
+	{
+		FleetReply	rest;
+
+		(void) fleet_remote_receive(conn, deadline, &rest);
+		fleet_remote_clear(&rest);
+	}
+	fleet_remote_raise(conn, reply, asking->sql);
+}
+
+/*
  * One region's answer, or NULL.  In a branch earlier replies may be due: an error
  * there, and any error of a branch, is the transaction's.
  */
@@ -296,7 +317,7 @@ receive(FleetAsking *asking, const char *region, FleetConn *conn, int64 deadline
 		if (fleet_remote_receive(conn, deadline, &reply) == FLEET_REPLY_OK)
 			continue;
 		if (reply.status == FLEET_REPLY_ERROR || conn->in_transaction)
-			fleet_remote_raise(conn, &reply, asking->sql);
+			raise_error(asking, conn, deadline, &reply);
 		error = fleet_remote_error_text(conn, &reply);
 		fleet_remote_clear(&reply);
 		miss(asking, region, error);

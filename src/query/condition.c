@@ -11,8 +11,12 @@
  *	- It has no subqueries, aggregates, parameters or system columns.
  *	- What does not depend on the ride is computed here and now: now(), casts by
  *	  the session's time zone.  What is left must be immutable.
- *	- Functions are those of PostgreSQL, PostGIS and fleet, which every node has,
- *	  and which the caller may execute.
+ *	- Functions, types and collations are those of PostgreSQL, PostGIS and fleet,
+ *	  which every node has; the functions such as the caller may execute.  A type
+ *	  of the caller's could bring a CHECK with it, which would run with an owner's
+ *	  rights.
+ *	- It is made of the nodes that are listed here, and so of none that a later
+ *	  version brings.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -25,7 +29,9 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -38,6 +44,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
@@ -73,6 +80,10 @@ parse(const char *text)
 				 errmsg("the condition is not one expression"),
 				 errhint("Give what would stand after WHERE, like: status = 'PENDING' AND fare > 20.")));
 	target = linitial_node(ResTarget, select->targetList);
+	if (IsA(target->val, ColumnRef) && IsA(llast(((ColumnRef *) target->val)->fields), A_Star))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the condition must not be a row")));
 	if (target->name != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
@@ -101,24 +112,47 @@ analyze(const char *text, Oid relid)
 	return expr;
 }
 
-/* True for a function that other nodes may lack, or the caller may not execute. */
+/* Is it one that every node has? */
 static bool
-is_foreign_function(Oid function, void *context)
+is_everywhere(Oid class, Oid object)
 {
 	Oid			extension;
 	char	   *name;
 
+	if (object < FirstNormalObjectId)
+		return true;
+	extension = getExtensionOfObject(class, object);
+	name = OidIsValid(extension) ? get_extension_name(extension) : NULL;
+	return name != NULL && (strcmp(name, "postgis") == 0 || strcmp(name, "fleet") == 0);
+}
+
+/* Raises an error for a function that others may lack, or the caller may not execute. */
+static bool
+check_function(Oid function, void *context)
+{
 	if (!fleet_compat_may_execute(function))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
-	if (function < FirstNormalObjectId)
-		return false;
-	extension = getExtensionOfObject(ProcedureRelationId, function);
-	name = OidIsValid(extension) ? get_extension_name(extension) : NULL;
-	if (name != NULL && (strcmp(name, "postgis") == 0 || strcmp(name, "fleet") == 0))
-		return false;
-	raise_refused(psprintf("function %s", get_func_name(function)),
-				  "Use functions of PostgreSQL, PostGIS and fleet, which all nodes have.");
-	return true;
+	if (!is_everywhere(ProcedureRelationId, function))
+		raise_refused(psprintf("function %s", get_func_name(function)),
+					  "Use functions of PostgreSQL, PostGIS and fleet, which all nodes have.");
+	return false;
+}
+
+static void
+check_type(Oid type, Oid collation)
+{
+	Oid			element = get_element_type(type);
+
+	if (OidIsValid(element))
+		type = element;
+	if (type == RECORDOID || type == RECORDARRAYOID)
+		raise_refused("a row", "Compare the columns one by one.");
+	if (!is_everywhere(TypeRelationId, type))
+		raise_refused(psprintf("type %s", format_type_be(type)),
+					  "Use types of PostgreSQL, PostGIS and fleet, which all nodes have.");
+	if (!is_everywhere(CollationRelationId, collation))
+		raise_refused(psprintf("collation %s", get_collation_name(collation)),
+					  "Use collations that PostgreSQL comes with, which all nodes have.");
 }
 
 static bool
@@ -126,9 +160,45 @@ check_node(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Var) && ((Var *) node)->varattno < 0)
-		raise_refused("a system column", NULL);
-	(void) check_functions_in_node(node, is_foreign_function, NULL);
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_CaseWhen:
+			return expression_tree_walker(node, check_node, context);
+		case T_Var:
+			if (((Var *) node)->varattno < 0)
+				raise_refused("a system column", NULL);
+			break;
+		case T_Const:
+		case T_FuncExpr:
+		case T_NamedArgExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_BoolExpr:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_CollateExpr:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_ArrayExpr:
+		case T_RowCompareExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_SQLValueFunction:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_SubscriptingRef:
+			break;
+		default:
+			raise_refused("such an expression", "Use columns, constants, operators and functions.");
+	}
+	check_type(exprType(node), exprCollation(node));
+	if (IsA(node, CollateExpr))
+		check_type(BOOLOID, ((CollateExpr *) node)->collOid);
+	(void) check_functions_in_node(node, check_function, NULL);
 	return expression_tree_walker(node, check_node, context);
 }
 
@@ -162,6 +232,7 @@ fleet_query_plain_settings(void)
 	set_plain("datestyle", "ISO");
 	set_plain("intervalstyle", "postgres");
 	set_plain("extra_float_digits", "1");
+	set_plain("standard_conforming_strings", "on");
 	return nest;
 }
 
@@ -200,7 +271,7 @@ fleet_query_add_condition(FleetRead *read, const char *text, Oid relid)
 	expr = fold(expr);
 	if (contain_mutable_functions(expr))
 		raise_refused("what depends on the session's settings",
-					  "Say the time zone, as in requested_at AT TIME ZONE 'UTC'.");
+					  "Compare columns as what they are; where a time zone is needed, say which: requested_at AT TIME ZONE 'UTC'.");
 	nest = fleet_query_plain_settings();
 	sql = deparse_expression(expr, deparse_context_for("r", relid), true, false);
 	AtEOXact_GUC(true, nest);

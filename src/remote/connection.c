@@ -44,7 +44,7 @@
 
 /* What every session of ours starts with, whatever its role's settings say. */
 #define SESSION_OPTIONS "-c search_path=pg_catalog -c datestyle=ISO -c intervalstyle=postgres " \
-	"-c extra_float_digits=1 -c statement_timeout=0 -c lock_timeout=0 " \
+	"-c extra_float_digits=1 -c standard_conforming_strings=on -c statement_timeout=0 -c lock_timeout=0 " \
 	"-c idle_in_transaction_session_timeout=0 -c synchronous_commit=on " \
 	"-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off"
 
