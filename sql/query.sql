@@ -236,7 +236,6 @@ SELECT test.live('CASE region WHEN ''west'' THEN fare > 20 WHEN ''north'' THEN f
 SELECT test.live('COALESCE(vehicle_id, customer_id) = ''QY-V1''');
 SELECT test.live('hlc OPERATOR(fleet.>) fleet.hlc_make(''2020-01-01'', 0) AND epoch > 1');
 SELECT test.live('fleet.lat(current_location) > 1');
-SELECT test.live('r IS NOT NULL') IS NULL AS none;
 SELECT test.live('region = fleet.own_region()');
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT ride_id, fare FROM fleet.live_rides('fare BETWEEN 10 AND 40', order_by => 'fare desc', max_rows => 3);
@@ -248,6 +247,10 @@ SELECT test.live('public.ST_DWithin(current_location, ''POINT(0.5 0.5)''::public
 CREATE FUNCTION test.mine(numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0';
 CREATE FUNCTION test.mine(text, numeric) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $2 > 0';
 CREATE OPERATOR test.=== (FUNCTION = test.mine, LEFTARG = text, RIGHTARG = numeric);
+-- Types of the caller's, whose checks would run with the owner's rights.
+CREATE DOMAIN test.checked AS text CHECK (test.mine(value, 1));
+CREATE TYPE test.pair AS (a test.checked);
+CREATE COLLATION test.own (provider = libc, locale = 'C');
 SELECT c, r FROM unnest(ARRAY['fare > (SELECT 1)', 'EXISTS (SELECT FROM fleet.rides)', 'ride_id IN (SELECT ''x'')', 'ARRAY(SELECT 1) IS NULL',
 	'random() < 0.5', 'fare > random()', 'clock_timestamp() > requested_at', 'pg_sleep(0) IS NULL', 'pg_advisory_lock(1) IS NULL',
 	'count(*) > 0', 'max(fare) > 0', 'row_number() OVER () > 0', 'generate_series(1, 2) = 1', 'fare > $1', '$1',
@@ -257,7 +260,9 @@ SELECT c, r FROM unnest(ARRAY['fare > (SELECT 1)', 'EXISTS (SELECT FROM fleet.ri
 	'to_char(requested_at, ''YYYY'') = ''2024''', 'extract(hour FROM requested_at) = 10', 'concat(fare) = ''10.00''', 'r::text = ''x''', 'to_jsonb(r) IS NOT NULL',
 	'fleet.row_image(r) IS NULL', 'customer_id = format(''%s'', ride_id)',
 	'true, false', 'true FROM fleet.rides', 'true FROM fleet.rides WHERE true', 'true WHERE false', 'true AS x', 'true x', 'DISTINCT true', 'true ORDER BY 1', 'true LIMIT 1', 'true LIMIT ALL',
-	'true FOR UPDATE', 'true GROUP BY 1', 'true HAVING true', 'true UNION SELECT true', 'true INTO x', 'r.*', 'rides.fare > 0',
+	'true FOR UPDATE', 'true GROUP BY 1', 'true HAVING true', 'true UNION SELECT true', 'true INTO x', 'r.*', '*', '(r).*', 'r IS NOT NULL', 'r = r', 'rides.fare > 0',
+	'(ride_id::test.checked) IS NULL', 'ARRAY[ride_id]::test.checked[] IS NOT NULL', 'ROW(ride_id)::test.pair IS NULL', 'ROW(fare) = ANY (ARRAY[ROW(10.00)])',
+	'ride_id COLLATE test.own > ''a''',
 	'', ' ', '--', '/* ', 'true;', 'true; DROP TABLE fleet.rides', 'true) OR (true', '(true', 'SELECT true', 'fare', '1', '''x''', 'status', 'fare >', 'no_such = 1', 'r.no_such = 1', 'no_such(fare)',
 	'status = ''FLYING''', 'fare > ''x''', 'fare = ride_id', 'fare > 1/0', 'DEFAULT', 'VALUES (true)', 'fare = ALL', 'CURRENT OF c', 'ride_id = ''a', E'ride_id = ''\u00e9'' AND (']) WITH ORDINALITY AS u(c, n),
 	LATERAL test.raised(format('SELECT * FROM fleet.live_rides(%L)', c)) AS r ORDER BY n;
@@ -321,6 +326,7 @@ CREATE TEMPORARY TABLE told AS SELECT r.* FROM fleet.rides AS r WHERE r.ride_id 
 CREATE FUNCTION pg_temp.differ() RETURNS TABLE (of text, there bigint, differ bigint) LANGUAGE sql AS $$
 	SELECT 'search', count(*), count(*) FILTER (WHERE t IS DISTINCT FROM r) FROM fleet.search_rides() AS r LEFT JOIN told AS t USING (ride_id) UNION ALL
 	SELECT 'local', count(*), count(*) FILTER (WHERE t IS DISTINCT FROM r) FROM fleet.search_rides('local') AS r LEFT JOIN told AS t USING (ride_id) UNION ALL
+	SELECT 'get', count(*), count(*) FILTER (WHERE t IS DISTINCT FROM r) FROM told AS t, LATERAL fleet.get_ride(t.ride_id) AS r UNION ALL
 	SELECT 'live', count(*), count(*) FILTER (WHERE t IS DISTINCT FROM r) FROM fleet.live_rides('true') AS r LEFT JOIN told AS t USING (ride_id) UNION ALL
 	SELECT 'live local', count(*), count(*) FILTER (WHERE t IS DISTINCT FROM r) FROM fleet.live_rides('true', 'local') AS r LEFT JOIN told AS t USING (ride_id) UNION ALL
 	SELECT 'exact', count(*), 0 FROM fleet.live_rides('path_m IN (0.1::float8 + 0.2::float8, 1.0::float8 / 3, 1234.5678901234567) OR requested_at = ''2024-07-01 12:00Z''') UNION ALL
@@ -369,6 +375,25 @@ SELECT * FROM test.raised('SELECT * FROM fleet.search_rides(''local'')');
 SELECT * FROM test.raised('SELECT fleet.locate(''QY-W1'')');
 \c fleet_w
 
+-- An error in a branch is undone with the savepoint, here and there.
+BEGIN;
+SELECT fleet.handoff('QY-W2', 'east') > 1 AS moved;
+DO $$
+BEGIN
+	PERFORM fleet.live_rides('CASE region WHEN ''east'' THEN 1 / (fare - fare) > 0 END');
+EXCEPTION WHEN division_by_zero THEN
+	RAISE NOTICE 'caught';
+END $$;
+SELECT fleet.locate('QY-W2');
+ROLLBACK;
+SELECT fleet.locate('QY-W2');
+-- Literals are read alike by all nodes.
+SET standard_conforming_strings = off;
+SET escape_string_warning = off;
+SELECT test.live($$customer_id = 'O''Neil "\\%s$1'$$);
+RESET standard_conforming_strings;
+RESET escape_string_warning;
+
 -- A region that cannot be reached: an error, or a part.
 ALTER SERVER fleet_north OPTIONS (SET dbname 'fleet_none');
 \c fleet_w
@@ -390,6 +415,9 @@ SELECT fleet.count_rides();
 -- Leave nothing behind but departures and graves.
 DROP FUNCTION test.ids(text[]), test.live(text, text);
 DROP OPERATOR test.=== (text, numeric);
+DROP COLLATION test.own;
+DROP TYPE test.pair;
+DROP DOMAIN test.checked;
 DROP FUNCTION test.mine(numeric), test.mine(text, numeric);
 REVOKE ALL ON fleet.rides FROM fleet_reader;
 REVOKE SELECT (ride_id, region) ON fleet.rides FROM fleet_blind;

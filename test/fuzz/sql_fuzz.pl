@@ -147,7 +147,7 @@ sub array_of
 }
 
 # Conditions over a ride, none of which may mean more than a condition.
-my @conditions = ('true', 'false', 'NULL', 'fare > 5', "status = 'PENDING'", "ride_id LIKE '%s%n'", 'requested_at < now()', 'r IS NOT NULL', 'r = r', 'r.*', '(r).fare > 1',
+my @conditions = ('true', 'false', 'NULL', 'fare > 5', "status = 'PENDING'", "ride_id LIKE '%s%n'", 'requested_at < now()', 'r IS NOT NULL', 'r = r', 'r.*', '*', '(r).fare > 1',
 	"public.ST_DWithin(current_location, 'POINT(0.5 0.5)', 100)", "public.ST_DWithin(current_location, 'POINT EMPTY', 'NaN')", "hlc OPERATOR(fleet.>) fleet.hlc_make(now(), 1)",
 	"customer_id = 'it''s' OR vehicle_id IN ('car-a-1', NULL)", 'fare::text ~ ride_id', 'ctid IS NULL', 'tableoid = 1', 'fare > (SELECT 1)', 'EXISTS (TABLE fleet.node)',
 	'random() < 0.5', 'count(*) > 0', 'sum(fare) OVER () > 0', '$1', 'fare > $2', 'true, true', 'true FROM fleet.rides', 'true AS x', 'DISTINCT true', 'true UNION SELECT true',
