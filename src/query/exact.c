@@ -363,15 +363,20 @@ follow_all(Exact *x)
 
 /* ---------- the first round ---------- */
 
-/* One ride, which is live in this node's own region: the answer, else NULL. */
+/*
+ * One ride, which is live in this node's own region: the answer, else NULL.  The
+ * departing branch of a handoff deletes the row before it prepares, so a row that
+ * nobody has touched is not decided to be elsewhere.  Of one that somebody has,
+ * the target may know more.
+ */
 static List *
-ask_for_own_ride(Exact *x, const char *sql)
+ask_for_own_ride(Exact *x)
 {
 	FleetAnswer *answer;
 
 	if (!x->read->by_id || x->read->map->own == NULL)
 		return NIL;
-	answer = fleet_query_ask_own(x->read, x->log, sql, NULL);
+	answer = fleet_query_ask_own(x->read, x->log, fleet_query_first_sql(x->read, true), NULL);
 	if (strcmp(answer->rows[0][ANSWER_WHAT], "live") != 0)
 		return NIL;
 	x->log->asked = list_make1(pstrdup(x->read->map->own->name));
@@ -388,8 +393,8 @@ ask_regions(Exact *x)
 	bool		own_wanted = false;
 	List	   *answers;
 
-	init_asking(&asking, x, fleet_query_first_sql(x->read));
-	answers = ask_for_own_ride(x, asking.sql);
+	init_asking(&asking, x, fleet_query_first_sql(x->read, false));
+	answers = ask_for_own_ride(x);
 	if (answers != NIL)
 		return answers;
 	for (int i = 0; i < map->nregion; i++)
@@ -520,7 +525,7 @@ ask_replica(Exact *x)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is no replica of all regions"),
 				 errhint("CALL fleet.add_replica makes one; scope 'global-live' needs none.")));
-	init_asking(&asking, x, fleet_query_first_sql(x->read));
+	init_asking(&asking, x, fleet_query_first_sql(x->read, false));
 	asking.asked = palloc0(sizeof(*asking.asked));
 	asking.noun = "replica";
 	foreach(cell, names)
@@ -550,7 +555,7 @@ fleet_query_fast(FleetRead *read, FleetLastRead *log)
 	if (read->map->own == NULL)
 	{
 		log->asked = list_make1(pstrdup(read->map->node));
-		answer = fleet_query_ask_own(read, log, fleet_query_first_sql(read), NULL);
+		answer = fleet_query_ask_own(read, log, fleet_query_first_sql(read, false), NULL);
 	}
 	else
 		answer = ask_replica(&x);

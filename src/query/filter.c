@@ -178,18 +178,19 @@ append_clock(StringInfo sql)
  * The first question: rides that match, and where regions are to be merged, what
  * has departed.  The upper bound of the stamps, which every stamp is below, tells
  * the planner that they are few; for what is only above something unknown it
- * expects a third of the table.
+ * expects a third of the table.  Untouched rows are those that no transaction has
+ * begun to change or delete.
  */
 const char *
-fleet_query_first_sql(const FleetRead *read)
+fleet_query_first_sql(const FleetRead *read, bool untouched)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT 'live', r.ride_id, r.epoch::text, 'true', ");
 	append_record(&sql, read);
-	appendStringInfo(&sql, " FROM (SELECT r.* FROM fleet.local_rides AS r WHERE true%s",
-					 read->condition.data);
+	appendStringInfo(&sql, " FROM (SELECT r.* FROM fleet.local_rides AS r WHERE true%s%s",
+					 read->condition.data, untouched ? " AND r.xmax = '0'::xid" : "");
 	append_order(&sql, read);
 	appendStringInfoString(&sql, ") AS r");
 	if (read->by_id)

@@ -105,7 +105,7 @@ typedef struct FleetAsking
 extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
 extern void fleet_query_set_limit(FleetRead *read, int64 rows);
 extern void fleet_query_set_order(FleetRead *read, const char *order_by);
-extern const char *fleet_query_first_sql(const FleetRead *read);
+extern const char *fleet_query_first_sql(const FleetRead *read, bool untouched);
 extern const char *fleet_query_again_sql(const FleetRead *read);
 extern const char *fleet_query_image_sql(const FleetRead *read);
 extern const char *fleet_query_local_sql(const FleetRead *read);
