@@ -401,7 +401,7 @@ ALTER SERVER fleet_north OPTIONS (SET dbname 'fleet_none');
 SELECT test.state_of('SELECT * FROM fleet.search_rides()');
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT test.state_of('SELECT fleet.locate(''QY-N1'')');
-SELECT fleet.locate('QY-W1');
+SELECT fleet.locate('QY-W3');
 SELECT test.ids('region => ''east''');
 SELECT test.ids('on_unavailable => ''partial''');
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
