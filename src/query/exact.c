@@ -134,12 +134,11 @@ new_rides(void)
 }
 
 static Sighting *
-enter(Exact *x, char **row, bool *is_new)
+enter(Exact *x, char **row)
 {
 	bool		found;
 	Sighting   *s = hash_search(x->rides, &row[ANSWER_ID], HASH_ENTER, &found);
 
-	*is_new = !found;
 	if (!found)
 	{
 		s->epoch = 0;
@@ -189,11 +188,10 @@ note_answer(Exact *x, const FleetAnswer *answer, int number)
 		char	  **row = answer->rows[i];
 		int64		epoch = strtoll(row[ANSWER_EPOCH], NULL, 10);
 		Sighting   *s;
-		bool		is_new;
 
 		if (strcmp(row[ANSWER_WHAT], "clock") == 0)
 			continue;
-		s = enter(x, row, &is_new);
+		s = enter(x, row);
 		if (strcmp(row[ANSWER_WHAT], "live") == 0)
 		{
 			note_live(s, row, epoch, number);

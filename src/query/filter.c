@@ -30,6 +30,16 @@
 /* The columns that counting and summing up need. */
 static const char *const few_columns[] = {"ride_id", "region", "status", "fare", "epoch"};
 
+/* Add a value; the number of its parameter. */
+int
+fleet_query_add_value(FleetRead *read, const char *value)
+{
+	if (read->nparam >= FLEET_READ_MAX_PARAMS - 1)
+		elog(ERROR, "a read has too many values");
+	read->params[read->nparam++] = value;
+	return read->nparam;
+}
+
 /*
  * Add a condition over r; "$?" in it stands for the value, which is text.  Without
  * a value nothing is added.
@@ -39,13 +49,11 @@ fleet_query_add(FleetRead *read, const char *condition, const char *value)
 {
 	const char *mark = strstr(condition, "$?");
 
+	Assert(mark != NULL);
 	if (value == NULL)
 		return;
-	if (mark == NULL || read->nparam >= FLEET_READ_MAX_PARAMS - 2)
-		elog(ERROR, "condition \"%s\" cannot be added", condition);
-	read->params[read->nparam++] = value;
 	appendStringInfo(&read->condition, " AND (%.*s$%d%s)", (int) (mark - condition), condition,
-					 read->nparam, mark + 2);
+					 fleet_query_add_value(read, value), mark + 2);
 }
 
 /* ---------- order and limit ---------- */
@@ -193,7 +201,7 @@ fleet_query_first_sql(const FleetRead *read, bool untouched)
 					 read->condition.data, untouched ? " AND r.xmax = '0'::xid" : "");
 	append_order(&sql, read);
 	appendStringInfoString(&sql, ") AS r");
-	if (read->by_id)
+	if (read->scope == FLEET_SCOPE_LIVE && read->by_id)
 		append_departures(&sql, "d.key = $2");
 	else if (read->scope == FLEET_SCOPE_LIVE && read->region == NULL)
 	{

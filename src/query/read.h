@@ -102,6 +102,7 @@ typedef struct FleetAsking
 } FleetAsking;
 
 /* ---- filter.c ---- */
+extern int	fleet_query_add_value(FleetRead *read, const char *value);
 extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
 extern void fleet_query_set_limit(FleetRead *read, int64 rows);
 extern void fleet_query_set_order(FleetRead *read, const char *order_by);

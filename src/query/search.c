@@ -180,13 +180,15 @@ add_filter(FleetRead *read, FunctionCallInfo fcinfo)
 	fleet_query_add(read, "r.fare >= $?::numeric", argument(fcinfo, 5));
 	fleet_query_add(read, "r.fare <= $?::numeric", argument(fcinfo, 6));
 	fleet_query_add(read, "r.requested_at >= $?::timestamptz", argument(fcinfo, 7));
-	if (near == NULL)
-		return;
-	fleet_query_add(read, "fleet.is_within(r.current_location, $?,", near);
-	/* The one condition with two values. */
-	read->condition.data[--read->condition.len] = '\0';
-	read->params[read->nparam++] = within_m;
-	appendStringInfo(&read->condition, " $%d::float8))", read->nparam);
+	if (near != NULL)
+	{
+		int			place = fleet_query_add_value(read, near);
+		int			distance = fleet_query_add_value(read, within_m);
+
+		appendStringInfo(&read->condition,
+						 " AND fleet.is_within(r.current_location, $%d, $%d::float8)",
+						 place, distance);
+	}
 }
 
 /* ---------- rows out ---------- */
@@ -298,12 +300,10 @@ keep_log(const FleetLastRead *log, instr_time started)
 	if (last_context == NULL)
 		last_context = AllocSetContextCreate(TopMemoryContext, "fleet last read",
 											 ALLOCSET_SMALL_SIZES);
+	last_read = *log;
 	last_read.asked = last_read.failed = NIL;
 	MemoryContextReset(last_context);
-	last_read = *log;
 	old = MemoryContextSwitchTo(last_context);
-	last_read.asked = NIL;
-	last_read.failed = NIL;
 	last_read.asked = keep_names(log->asked);
 	last_read.failed = keep_names(log->failed);
 	MemoryContextSwitchTo(old);
