@@ -166,6 +166,8 @@ SELECT fleet.locate('QY-W3');
 SELECT ride_id, region, epoch FROM fleet.search_rides(order_by => 'ride_id');
 SELECT ride_region, sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_totals() GROUP BY ride_region ORDER BY ride_region;
 SELECT region, epoch FROM fleet.live_rides('ride_id IN (''QY-W2'', ''QY-W3'')') ORDER BY region;
+-- What is unknown of a ride that moves does not match.
+SELECT fleet.count_rides(vehicle_id => 'QY-V0') AS none, (SELECT count(*) FROM fleet.live_rides('completed_at > requested_at')) AS ended, (SELECT count(*) FROM fleet.live_rides('NULL')) AS none;
 SAVEPOINT a;
 SELECT fleet.handoff('QY-W3', 'west');
 SELECT fleet.locate('QY-W3');

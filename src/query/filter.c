@@ -167,6 +167,13 @@ append_record(StringInfo sql, const FleetRead *read)
 
 /* ---------- statements ---------- */
 
+/* Whether a ride matches, as text that is never null: what is unknown does not match. */
+static void
+append_matches(StringInfo sql, const FleetRead *read)
+{
+	appendStringInfo(sql, "((true%s) IS TRUE)::text", read->condition.data);
+}
+
 static void
 append_departures(StringInfo sql, const char *condition)
 {
@@ -221,8 +228,9 @@ fleet_query_again_sql(const FleetRead *read)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT 'live', r.ride_id, r.epoch::text, (true%s)::text, ",
-					 read->condition.data);
+	appendStringInfoString(&sql, "SELECT 'live', r.ride_id, r.epoch::text, ");
+	append_matches(&sql, read);
+	appendStringInfoString(&sql, ", ");
 	append_record(&sql, read);
 	appendStringInfo(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($%d::text[])",
 					 read->nparam + 1);
@@ -238,7 +246,9 @@ fleet_query_image_sql(const FleetRead *read)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT (true%s)::text, ", read->condition.data);
+	appendStringInfoString(&sql, "SELECT ");
+	append_matches(&sql, read);
+	appendStringInfoString(&sql, ", ");
 	append_record(&sql, read);
 	appendStringInfo(&sql, " FROM jsonb_populate_record(NULL::fleet.rides, $%d::jsonb) AS r",
 					 read->nparam + 1);

@@ -390,6 +390,8 @@ sub in_doubt
 	all_see($id, $what, $name);
 	cmp_ok(time - $start, '<', 1, "$name: without a wait");
 	all_complete($name);
+	is($c->sql($_, "SELECT fleet.count_rides(vehicle_id => 'no such')"), 0, "$name: of an unknown vehicle, from $_") for @nodes;
+	all_complete($name);
 	my @reasked = map { $c->sql($_, 'SELECT reasked FROM fleet.last_read()') } @nodes;
 	$c->go($on, $point);
 	ok($session->finish->{ok}, "$name: and goes on");
