@@ -511,12 +511,15 @@ CREATE TABLE fleet.rides (
 	duration interval CHECK (duration >= interval '0'),
 	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
 	hlc fleet.hlc NOT NULL DEFAULT fleet.hlc_now(),
+	idempotency_keys jsonb,
 	CHECK (completed_at IS NULL OR cancelled_at IS NULL)
 ) PARTITION BY LIST (region);
 COMMENT ON TABLE fleet.rides IS 'rides of all regions; those of this node''s region are a local partition';
 COMMENT ON COLUMN fleet.rides.path_m IS 'metres driven while IN_PROGRESS';
 COMMENT ON COLUMN fleet.rides.epoch IS 'ownership version: one more at each handoff';
 COMMENT ON COLUMN fleet.rides.hlc IS 'stamp of the last change; (epoch, hlc) is the version of the row';
+COMMENT ON COLUMN fleet.rides.idempotency_keys IS
+	'calls of the last 24 hours that were made with a key: {key: {call, result, at}}; being part of the row, they go where the ride goes';
 
 CREATE TABLE fleet.departures (
 	kind text NOT NULL CHECK (kind IN ('ride', 'vehicle')),
@@ -623,6 +626,28 @@ COMMENT ON FUNCTION fleet.whereabouts(text, text) IS
 REVOKE EXECUTE ON FUNCTION fleet.whereabouts(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.whereabouts(text, text) TO fleet_node;
 
+CREATE FUNCTION fleet.await_outcome(kind text, key text) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_handoff_await_sql'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.await_outcome(text, text) IS
+	'internal: where a prepared branch of this node holds a ride or vehicle, has it finished, and waits for that up to fleet.lock_timeout';
+
+CREATE FUNCTION fleet.route(call text, key text, region text, arguments jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'fleet_handoff_route'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.route(text, text, text, jsonb) IS
+	'internal: makes a call on the node that has the ride or vehicle, or that of a region, in this transaction; returns what it returned';
+
+CREATE FUNCTION fleet.perform(call text, key text, arguments jsonb, stamp bigint, lock_timeout integer) RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_handoff_perform_sql'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.perform(text, text, jsonb, bigint, integer) IS
+	'internal: makes a call for another node: {hlc, result}, or {hlc, gone} where the row is not here';
+REVOKE EXECUTE ON FUNCTION fleet.perform(text, text, jsonb, bigint, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.perform(text, text, jsonb, bigint, integer) TO fleet_node;
+
 CREATE FUNCTION fleet.raise_not_here(kind text, key text) RETURNS void
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -647,12 +672,11 @@ END
 $$;
 COMMENT ON FUNCTION fleet.raise_not_here(text, text) IS 'internal: says where a ride or vehicle that is not here went';
 
-CREATE FUNCTION fleet.require_here(lon float8, lat float8) RETURNS text
+CREATE FUNCTION fleet.require_region(lon float8, lat float8) RETURNS text
 LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	own text := fleet.own_region();
 	place text;
 BEGIN
 	IF lon IS NULL OR lat IS NULL THEN
@@ -665,54 +689,147 @@ BEGIN
 	ELSIF place IS NULL THEN
 		RAISE EXCEPTION 'no region is at longitude % and latitude %', lon, lat
 			USING ERRCODE = 'RF019', HINT = 'Raise fleet.border_tolerance where geofences leave gaps.';
-	ELSIF place IS DISTINCT FROM own THEN
-		RAISE EXCEPTION 'the place is in region "%"', place
-			USING ERRCODE = 'RF020', DETAIL = format('It lives in region "%s"; this node owns %s.', place,
-				CASE WHEN own IS NULL THEN 'no region' ELSE format('region "%s"', own) END),
-			HINT = 'Call that region''s node.';
 	END IF;
-	RETURN own;
+	RETURN place;
 END
 $$;
-COMMENT ON FUNCTION fleet.require_here(float8, float8) IS 'this node''s region if the place is in it, else an error that says where it is';
+COMMENT ON FUNCTION fleet.require_region(float8, float8) IS 'internal: the region of a place (degrees), or an error where there is none';
 
 CREATE FUNCTION fleet.register_vehicle(vehicle_id text, lon float8, lat float8, status fleet.vehicle_status DEFAULT 'ONLINE') RETURNS text
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	own text := fleet.require_here(lon, lat);
+	place text := fleet.require_region(lon, lat);
 BEGIN
+	IF place IS DISTINCT FROM fleet.own_region() THEN
+		RETURN fleet.route('register_vehicle', NULL, place, jsonb_build_object('vehicle_id', vehicle_id, 'lon', lon, 'lat', lat, 'status', status))#>>'{}';
+	END IF;
 	INSERT INTO fleet.vehicles (vehicle_id, region, status, location)
-		VALUES (register_vehicle.vehicle_id, own, register_vehicle.status, fleet.make_point(lon, lat));
-	RETURN own;
+		VALUES (register_vehicle.vehicle_id, place, register_vehicle.status, fleet.make_point(lon, lat));
+	RETURN place;
 END
 $$;
 COMMENT ON FUNCTION fleet.register_vehicle(text, float8, float8, fleet.vehicle_status) IS
-	'a new vehicle at a place (degrees) in this node''s region; returns the region';
+	'a new vehicle at a place (degrees); on any node; returns the region';
 
-CREATE FUNCTION fleet.request_ride(ride_id text, customer_id text, lon float8, lat float8, vehicle_id text DEFAULT NULL,
-	fare numeric DEFAULT 0, end_lon float8 DEFAULT NULL, end_lat float8 DEFAULT NULL, at timestamptz DEFAULT now()) RETURNS text
+-- Idempotency keys.
+
+CREATE FUNCTION fleet.known_result(keys jsonb, key text, call text) RETURNS jsonb
+LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known jsonb := keys->key;
+BEGIN
+	IF key IS NULL OR known IS NULL OR (known->>'at')::timestamptz < now() - interval '24 hours' THEN
+		RETURN NULL;
+	END IF;
+	IF known->>'call' <> call THEN
+		RAISE EXCEPTION 'idempotency key "%" was used for another call', key
+			USING ERRCODE = 'RF028', DETAIL = format('It was "%s", and now is "%s".', known->>'call', call),
+			HINT = 'Use a new key for each call, and the same one only to repeat it.';
+	END IF;
+	RETURN known->'result';
+END
+$$;
+COMMENT ON FUNCTION fleet.known_result(jsonb, text, text) IS
+	'internal: what a call returned that was made before with this key, or null';
+
+CREATE FUNCTION fleet.with_result(keys jsonb, key text, call text, result jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF key IS NULL THEN
+		RETURN keys;
+	ELSIF length(key) NOT BETWEEN 1 AND 200 THEN
+		RAISE EXCEPTION 'an idempotency key has 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	RETURN COALESCE((SELECT jsonb_object_agg(k.key, k.value) FROM jsonb_each(keys) AS k
+			WHERE (k.value->>'at')::timestamptz >= now() - interval '24 hours'), '{}')
+		|| jsonb_build_object(key, jsonb_build_object('call', call, 'result', result, 'at', now()));
+END
+$$;
+COMMENT ON FUNCTION fleet.with_result(jsonb, text, text, jsonb) IS
+	'internal: idempotency keys of a ride with one more, without those older than 24 hours';
+
+CREATE FUNCTION fleet.has_departed(kind text, key text) RETURNS boolean
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = has_departed.kind AND d.key = has_departed.key AND d.target IS NOT NULL);
+END;
+COMMENT ON FUNCTION fleet.has_departed(text, text) IS 'internal: whether an id is taken here by a ride or vehicle that was handed off';
+
+CREATE FUNCTION fleet.is_repeated(ride_id text, key text, call text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	own text := fleet.require_here(lon, lat);
+	keys jsonb;
 BEGIN
-	INSERT INTO fleet.rides (ride_id, customer_id, vehicle_id, region, fare, start_location, end_location, requested_at)
+	PERFORM fleet.await_outcome('ride', ride_id);
+	IF key IS NULL THEN
+		RETURN false;
+	END IF;
+	EXECUTE format('SELECT idempotency_keys FROM fleet.rides WHERE region = %L AND ride_id = $1 FOR NO KEY UPDATE', fleet.own_region())
+		INTO keys USING ride_id;
+	RETURN fleet.known_result(keys, key, call) IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION fleet.is_repeated(text, text, text) IS
+	'internal: locks a ride that is here; whether this call was made before with this key. What is in doubt about the ride is finished first';
+
+CREATE FUNCTION fleet.request_ride(ride_id text, customer_id text, lon float8, lat float8, vehicle_id text DEFAULT NULL,
+	fare numeric DEFAULT 0, end_lon float8 DEFAULT NULL, end_lat float8 DEFAULT NULL, at timestamptz DEFAULT now(),
+	idempotency_key text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	place text := fleet.require_region(lon, lat);
+	arguments jsonb := jsonb_build_object('ride_id', ride_id, 'customer_id', customer_id, 'lon', lon, 'lat', lat, 'vehicle_id', vehicle_id,
+		'fare', fare, 'end_lon', end_lon, 'end_lat', end_lat, 'at', at, 'idempotency_key', idempotency_key);
+	keys jsonb;
+	result jsonb;
+BEGIN
+	IF idempotency_key IS NOT NULL THEN
+		-- A repeat waits for the first call, and gets its result wherever the ride is now.
+		PERFORM pg_advisory_xact_lock(hashtextextended('fleet request ' || ride_id, 0));
+		SELECT COALESCE(r.idempotency_keys, '{}') INTO keys FROM fleet.rides AS r WHERE r.region = own AND r.ride_id = request_ride.ride_id;
+		result := fleet.known_result(keys, idempotency_key, 'request_ride');
+		IF result IS NOT NULL THEN
+			RETURN result#>>'{}';
+		ELSIF keys IS NOT NULL THEN
+			RAISE EXCEPTION 'ride "%" already exists', ride_id
+				USING ERRCODE = 'unique_violation', DETAIL = 'It was not requested with this idempotency key.';
+		ELSIF fleet.has_departed('ride', ride_id) THEN
+			RETURN fleet.route('request_ride', ride_id, NULL, arguments)#>>'{}';
+		END IF;
+	END IF;
+	IF place IS DISTINCT FROM own THEN
+		RETURN fleet.route('request_ride', NULL, place, arguments)#>>'{}';
+	END IF;
+	INSERT INTO fleet.rides (ride_id, customer_id, vehicle_id, region, fare, start_location, end_location, requested_at, idempotency_keys)
 		VALUES (request_ride.ride_id, request_ride.customer_id, request_ride.vehicle_id, own, request_ride.fare,
-			fleet.make_point(lon, lat), fleet.make_point(end_lon, end_lat), at);
+			fleet.make_point(lon, lat), fleet.make_point(end_lon, end_lat), at,
+			fleet.with_result(NULL, idempotency_key, 'request_ride', to_jsonb(own)));
 	RETURN own;
 END
 $$;
-COMMENT ON FUNCTION fleet.request_ride(text, text, float8, float8, text, numeric, float8, float8, timestamptz) IS
-	'a new ride from a place (degrees) in this node''s region; returns the region';
+COMMENT ON FUNCTION fleet.request_ride(text, text, float8, float8, text, numeric, float8, float8, timestamptz, text) IS
+	'a new ride from a place (degrees); on any node; returns the region; made again with its idempotency key it returns what it did';
 
-CREATE FUNCTION fleet.set_ride_status(ride_id text, status fleet.ride_status, vehicle_id text DEFAULT NULL, at timestamptz DEFAULT now()) RETURNS void
+CREATE FUNCTION fleet.set_ride_status(ride_id text, status fleet.ride_status, vehicle_id text DEFAULT NULL, at timestamptz DEFAULT now(),
+	idempotency_key text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	own text := fleet.own_region();
+	call text := format('set_ride_status %s', status);
 	time_column text := CASE status WHEN 'PENDING' THEN 'requested_at' WHEN 'EN_ROUTE' THEN 'en_route_at'
 		WHEN 'ARRIVED' THEN 'arrived_at' WHEN 'IN_PROGRESS' THEN 'started_at'
 		WHEN 'COMPLETED' THEN 'completed_at' ELSE 'cancelled_at' END;
@@ -721,18 +838,78 @@ BEGIN
 	IF ride_id IS NULL OR status IS NULL THEN
 		RAISE EXCEPTION 'ride and status must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF fleet.is_repeated(ride_id, idempotency_key, call) THEN
+		RETURN;
+	END IF;
 	-- A repeat of the present status keeps the time at which it was reached.
 	EXECUTE format('UPDATE fleet.rides SET status = $1, vehicle_id = COALESCE($2, vehicle_id),'
-		|| ' %1$I = CASE WHEN status = $1 THEN COALESCE(%1$I, $3) ELSE $3 END WHERE region = %2$L AND ride_id = $4',
-		time_column, fleet.own_region()) USING status, vehicle_id, at, ride_id;
+		|| ' %1$I = CASE WHEN status = $1 THEN COALESCE(%1$I, $3) ELSE $3 END%3$s WHERE region = %2$L AND ride_id = $4',
+		time_column, own, CASE WHEN idempotency_key IS NOT NULL
+			THEN format(', idempotency_keys = fleet.with_result(idempotency_keys, %L, %L, ''true'')', idempotency_key, call) ELSE '' END)
+		USING status, vehicle_id, at, ride_id;
 	GET DIAGNOSTICS found_rows = ROW_COUNT;
 	IF found_rows = 0 THEN
-		PERFORM fleet.raise_not_here('ride', ride_id);
+		PERFORM fleet.route('set_ride_status', ride_id, NULL, jsonb_build_object('ride_id', ride_id, 'status', status,
+			'vehicle_id', vehicle_id, 'at', at, 'idempotency_key', idempotency_key));
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION fleet.set_ride_status(text, fleet.ride_status, text, timestamptz) IS
-	'moves a ride of this region to its next status, perhaps with its vehicle';
+COMMENT ON FUNCTION fleet.set_ride_status(text, fleet.ride_status, text, timestamptz, text) IS
+	'moves a ride to its next status, perhaps with its vehicle; on any node; made again with its idempotency key it does nothing';
+
+CREATE FUNCTION fleet.cancel_ride(ride_id text, at timestamptz DEFAULT now(), idempotency_key text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM fleet.set_ride_status(ride_id, 'CANCELLED', NULL, at, idempotency_key);
+END
+$$;
+COMMENT ON FUNCTION fleet.cancel_ride(text, timestamptz, text) IS 'cancels an open ride; on any node; as fleet.set_ride_status does';
+
+CREATE FUNCTION fleet.update_ride(ride_id text, changes jsonb, idempotency_key text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	-- What the state machine, the handoff and the version keep is not for callers.
+	kept constant text[] := '{ride_id, region, status, requested_at, en_route_at, arrived_at, started_at, completed_at, cancelled_at,
+		updated_at, path_m, duration, epoch, hlc, idempotency_keys}';
+	allowed text[] := ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = 'fleet.rides'::regclass AND a.attnum > 0
+		AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname <> ALL (kept) ORDER BY a.attnum);
+	bad text;
+	found_rows bigint;
+BEGIN
+	IF ride_id IS NULL OR changes IS NULL THEN
+		RAISE EXCEPTION 'ride and changes must not be null' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF jsonb_typeof(changes) <> 'object' OR changes = '{}' THEN
+		RAISE EXCEPTION 'the changes are not an object with columns' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Like: {"fare": 12.50, "end_location": "POINT(-118.25 34.05)"}.';
+	END IF;
+	SELECT k INTO bad FROM jsonb_object_keys(changes) AS k WHERE k <> ALL (allowed) LIMIT 1;
+	IF bad IS NOT NULL THEN
+		RAISE EXCEPTION 'column "%" of a ride cannot be changed so', bad USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = format('Columns that can: %s.', array_to_string(allowed, ', ')),
+			HINT = 'The status changes by fleet.set_ride_status, the region by fleet.handoff.';
+	END IF;
+	IF fleet.is_repeated(ride_id, idempotency_key, 'update_ride') THEN
+		RETURN;
+	END IF;
+	EXECUTE format('UPDATE fleet.rides AS r SET %s%s FROM jsonb_populate_record(NULL::fleet.rides, $1) AS c WHERE r.region = %L AND r.ride_id = $2',
+		(SELECT string_agg(format('%1$I = c.%1$I', k), ', ') FROM jsonb_object_keys(changes) AS k),
+		CASE WHEN idempotency_key IS NOT NULL
+			THEN format(', idempotency_keys = fleet.with_result(r.idempotency_keys, %L, ''update_ride'', ''true'')', idempotency_key) ELSE '' END, own)
+		USING changes, ride_id;
+	GET DIAGNOSTICS found_rows = ROW_COUNT;
+	IF found_rows = 0 THEN
+		PERFORM fleet.route('update_ride', ride_id, NULL, jsonb_build_object('ride_id', ride_id, 'changes', changes,
+			'idempotency_key', idempotency_key));
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.update_ride(text, jsonb, text) IS
+	'changes columns of a ride: {column: value}, places as WKT; on any node; made again with its idempotency key it does nothing';
 
 CREATE FUNCTION fleet.handoff(ride_id text, target text, expected_epoch bigint DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'fleet_handoff_ride'
@@ -821,7 +998,7 @@ CREATE TABLE fleet.decisions (
 	dtxid text NOT NULL,
 	branch integer NOT NULL,
 	region text NOT NULL,
-	kind text NOT NULL CHECK (kind IN ('depart', 'arrive', 'map')),
+	kind text NOT NULL CHECK (kind IN ('depart', 'arrive', 'map', 'call')),
 	payload jsonb,
 	decided_at timestamptz NOT NULL DEFAULT now()
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -830,9 +1007,29 @@ COMMENT ON TABLE fleet.decisions IS
 	'decision records of the transactions that this node coordinates: a row that is visible means commit; gone when settled';
 COMMENT ON COLUMN fleet.decisions.seq IS 'order of the requests of a transaction';
 COMMENT ON COLUMN fleet.decisions.payload IS
-	'of a departure the rows that left; null of an arrival, which departures tell, and of a map change, which the present map tells (see fleet.branch_request)';
+	'of a departure the rows that left, of a call its arguments; null of an arrival, which departures tell, and of a map change, which the present map tells (see fleet.branch_request)';
 SELECT pg_catalog.pg_extension_config_dump('fleet.decisions', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_log_id_seq', '');
+
+CREATE TABLE fleet.call_log (
+	dtxid text PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT now(),
+	problem text
+);
+COMMENT ON TABLE fleet.call_log IS
+	'transactions of other nodes that changed rides or vehicles here: the proof that this node''s branch was applied';
+COMMENT ON COLUMN fleet.call_log.problem IS 'the PREPARE was lost, and these of its calls could not be made again';
+SELECT pg_catalog.pg_extension_config_dump('fleet.call_log', '');
+
+CREATE FUNCTION fleet.log_calls(dtxid text) RETURNS void
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	INSERT INTO fleet.call_log (dtxid) VALUES (log_calls.dtxid);
+END;
+COMMENT ON FUNCTION fleet.log_calls(text) IS 'internal: the proof that a branch with calls leaves';
+REVOKE EXECUTE ON FUNCTION fleet.log_calls(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.log_calls(text) TO fleet_node;
 
 CREATE UNLOGGED TABLE fleet.resolution (
 	gid text PRIMARY KEY,
@@ -885,6 +1082,7 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT EXISTS (SELECT FROM fleet.handoff_log AS h WHERE h.dtxid = branch_applied.dtxid)
+		OR EXISTS (SELECT FROM fleet.call_log AS c WHERE c.dtxid = branch_applied.dtxid)
 		OR EXISTS (SELECT FROM fleet.map_log AS m WHERE m.dtxid = branch_applied.dtxid);
 END;
 COMMENT ON FUNCTION fleet.branch_applied(text) IS 'whether this node''s branch of a distributed transaction has committed';
@@ -1290,12 +1488,43 @@ COMMENT ON FUNCTION fleet.branch_request(text, integer) IS
 	'internal: what a branch of a transaction of this node was asked to do, for fleet.redo';
 REVOKE EXECUTE ON FUNCTION fleet.branch_request(text, integer) FROM PUBLIC;
 
+CREATE FUNCTION fleet.call_again(request jsonb, earlier text[]) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	what text := format('%s of %s "%s"', request->>'call', request->>'kind', request->>'key');
+	changed boolean;
+BEGIN
+	-- Newer wins: what was changed here since, or went on from here, is left alone.
+	IF request->>'key' <> ALL (earlier) THEN
+		EXECUTE format('SELECT hlc OPERATOR(fleet.>) $1::fleet.hlc FROM fleet.%I WHERE %I = $2',
+			'local_' || (request->>'kind') || 's', (request->>'kind') || '_id') INTO changed USING (request->>'hlc')::bigint, request->>'key';
+		IF changed IS NOT FALSE THEN
+			RETURN what || CASE WHEN changed THEN ': it was changed since' ELSE ': it is not here any more' END;
+		END IF;
+	END IF;
+	IF fleet.perform(request->>'call', request->>'key', request->'arguments', (request->>'hlc')::bigint, 1000)::jsonb ? 'result' THEN
+		RETURN NULL;
+	END IF;
+	RETURN what || ': it is not here any more';
+EXCEPTION WHEN OTHERS THEN
+	RETURN format('%s: %s', what, sqlerrm);
+END
+$$;
+COMMENT ON FUNCTION fleet.call_again(jsonb, text[]) IS
+	'internal: makes a call again whose PREPARE was lost, where what it changed is older than the call, or was changed by its earlier ones; returns why not';
+REVOKE EXECUTE ON FUNCTION fleet.call_again(jsonb, text[]) FROM PUBLIC;
+
 CREATE FUNCTION fleet.redo(dtxid text, requests jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	request jsonb;
+	again text[] := '{}';	-- what has been changed again
+	problem text;
+	problems text[] := '{}';
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended(dtxid, 0));	-- one at a time
 	IF fleet.branch_applied(dtxid) THEN
@@ -1306,8 +1535,21 @@ BEGIN
 			WHEN 'arrive' THEN PERFORM fleet.arrive(dtxid, request->'payload', 0, true);
 			WHEN 'depart' THEN PERFORM fleet.depart_again(dtxid, request->'payload');
 			WHEN 'map' THEN PERFORM fleet.apply_map(dtxid, request->'payload', true);
+			WHEN 'call' THEN
+				problem := fleet.call_again(request->'payload', again);
+				IF problem IS NULL THEN
+					again := again || (request->'payload'->>'key');
+				ELSE
+					problems := problems || problem;
+				END IF;
 		END CASE;
 	END LOOP;
+	IF cardinality(problems) > 0 THEN
+		RAISE WARNING 'calls of transaction "%" are lost: %', dtxid, array_to_string(problems, '; ');
+	END IF;
+	IF requests @> '[{"kind": "call"}]' THEN
+		INSERT INTO fleet.call_log (dtxid, problem) VALUES (redo.dtxid, NULLIF(array_to_string(problems, '; '), ''));
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.redo(text, jsonb) IS

@@ -66,7 +66,9 @@ SELECT * FROM fleet.report_fix('F-1', 1.5, 0.5, '2026-01-01 11:01:49.5');
 SELECT * FROM fleet.report_fix('F-1', 1.0005, 0.5, '2026-01-01 11:01:50');
 SELECT * FROM test.my_vehicles;
 SELECT * FROM test.my_rides;
+SET fleet.routing = 'redirect';
 SELECT * FROM test.raised($$SELECT fleet.report_fix('F-1', 1.0005, 0.5, '2026-01-01 11:02:50')$$);
+RESET fleet.routing;
 SELECT kind, key, epoch, target, image->>'region' AS region, image->>'outside_region' AS outside FROM fleet.departures
 	WHERE target IS NOT NULL AND image->>'vehicle_id' = 'F-1' ORDER BY kind;
 
@@ -112,11 +114,12 @@ SELECT count(*) AS here FROM fleet.vehicles WHERE region = 'west';
 ROLLBACK;
 SELECT * FROM test.my_vehicles;
 SELECT * FROM test.my_rides;
--- Two crossings in one transaction cannot be: after the first it is elsewhere.
+-- Two crossings in one transaction: the second is seen where the first has led to.
 BEGIN;
 SELECT * FROM fleet.report_fix('F-1', 1.5, 0.5, '2026-01-03 10:00+00');
 SAVEPOINT s;
 SELECT * FROM fleet.report_fix('F-1', 0.5, 1.5, '2026-01-03 15:00+00');
+SELECT region, epoch FROM fleet.get_ride('FR-1');
 ROLLBACK TO s;
 COMMIT;
 SELECT region, vehicle_id, epoch FROM fleet.vehicles;

@@ -26,7 +26,9 @@ SELECT * FROM test.log('H-1');
 SELECT * FROM test.log('HV-1');
 SELECT count(*) AS one_commit FROM (SELECT DISTINCT dtxid FROM fleet.departures WHERE key IN ('H-1', 'HV-1')) AS d;
 SELECT test.raised($$SELECT fleet.request_ride('H-1', 'C-9', 0.5, 0.5)$$);
+SET fleet.routing = 'redirect';
 SELECT test.raised($$SELECT fleet.set_ride_status('H-1', 'CANCELLED')$$);
+RESET fleet.routing;
 \c fleet_e
 CREATE FUNCTION test.log(key text) RETURNS TABLE (ride_id text, vehicle_id text, source text, target text, epoch bigint, status text,
 	has_dtxid boolean, latency boolean) LANGUAGE sql AS $$

@@ -18,7 +18,9 @@ SELECT updated_at BETWEEN now() AND clock_timestamp() AS updated_now, hlc::bigin
 COMMIT;
 
 -- Where it may begin.
+SET fleet.routing = 'redirect';
 SELECT * FROM test.raised($$SELECT fleet.request_ride('R-4', 'C-1', 1.5, 0.5)$$);
+RESET fleet.routing;
 SELECT * FROM test.raised($$SELECT fleet.request_ride('R-4', 'C-1', 50, 50)$$);
 SELECT * FROM test.raised($$SELECT fleet.request_ride('R-4', 'C-1', 0.5, 95)$$);
 SELECT * FROM test.raised($$SELECT fleet.request_ride('R-4', 'C-1', NULL, 0.5)$$);
@@ -141,7 +143,7 @@ SELECT * FROM test.raised('TRUNCATE fleet.local_rides');
 SELECT * FROM test.raised('TRUNCATE fleet.local_vehicles');
 SELECT * FROM test.raised('TRUNCATE fleet.rides') AS r WHERE r LIKE '0A000%';
 
--- Other regions are read here and written there.
+-- Rows of other regions are read here and written there, by plain SQL; calls are passed on.
 \c fleet_e
 SELECT fleet.request_ride('E-1', 'C-1', 1.5, 0.5);
 \c fleet_w

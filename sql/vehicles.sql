@@ -12,7 +12,9 @@ SELECT updated_at <= now() AS updated, hlc::bigint <= fleet.hlc_now()::bigint AS
 
 -- Refused.
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-1', 0.5, 0.5)$$);
+SET fleet.routing = 'redirect';
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-3', 1.5, 0.5)$$);
+RESET fleet.routing;
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-3', 50, 50)$$);
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-3', 181, 0)$$) AS r WHERE r LIKE '22003%';
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-3', NULL, 0.5)$$);
@@ -76,7 +78,9 @@ SELECT * FROM test.raised($$SELECT fleet.report_fix('W-1', 0.5, 0.5)$$);
 \c fleet_w
 SELECT fleet.handoff_vehicle('W-2', 'east');
 SELECT * FROM test.raised($$SELECT fleet.register_vehicle('W-2', 0.5, 0.5)$$);
+SET fleet.routing = 'redirect';
 SELECT * FROM test.raised($$SELECT fleet.report_fix('W-2', 0.5, 0.5)$$);
+RESET fleet.routing;
 SELECT * FROM test.raised($$SELECT fleet.report_fix('W-0', 0.5, 0.5)$$);
 
 DELETE FROM fleet.rides WHERE region = 'west';

@@ -20,6 +20,7 @@
 #include "base/worker.h"
 #include "clock/clock.h"
 #include "commit/commit.h"
+#include "handoff/handoff.h"
 #include "query/query.h"
 #include "region/locate.h"
 #include "remote/remote.h"
@@ -43,6 +44,7 @@ _PG_init(void)
 	fleet_region_init();
 	fleet_remote_init();
 	fleet_commit_init();
+	fleet_handoff_init();
 	fleet_track_init();
 	fleet_query_init();
 	fleet_replica_init();

@@ -39,6 +39,7 @@
 #include "commit/doubt.h"
 
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+#define LOG_CALLS_SQL "SELECT fleet.log_calls($1)"
 
 static FleetTable decisions = {.name = "decisions"};
 
@@ -115,7 +116,7 @@ fleet_commit_join(const char *region)
 	FleetBranch *branch;
 	FleetConn  *conn;
 
-	fleet_commit_begin();
+	fleet_commit_attend();
 	branch = find_branch(region);
 	if (branch != NULL)
 	{
@@ -241,6 +242,7 @@ fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
 	FleetOpenTable open;
 	FleetCaller caller;
 
+	(void) fleet_commit_begin();
 	fleet_base_become_owner(&caller);
 	fleet_base_table_open(&decisions, true, &open);
 	fleet_base_table_clear(&open);
@@ -258,6 +260,40 @@ fleet_commit_record(FleetBranch *branch, const char *kind, const char *payload)
 	fleet_base_table_close(&open);
 	fleet_base_become_caller(&caller);
 	branch->recorded = true;
+}
+
+/*
+ * Note that the branch was asked to change something, for the case that it must
+ * be prepared: whether it must is not known before the end of the transaction.
+ */
+void
+fleet_commit_note_call(FleetBranch *branch, const char *payload)
+{
+	FleetCall **link = &branch->calls;
+	FleetCall  *call = MemoryContextAlloc(TopTransactionContext, sizeof(FleetCall));
+
+	call->level = GetCurrentTransactionNestLevel();
+	call->payload = MemoryContextStrdup(TopTransactionContext, payload);
+	call->next = NULL;
+	while (*link != NULL)
+		link = &(*link)->next;
+	*link = call;
+}
+
+/* The branch will be prepared: record its calls, and have it leave proof of them. */
+void
+fleet_commit_record_calls(FleetBranch *branch)
+{
+	const char *name;
+
+	if (branch->calls == NULL)
+		return;
+	for (FleetCall *call = branch->calls; call != NULL; call = call->next)
+		fleet_commit_record(branch, "call", call->payload);
+	branch->calls = NULL;
+	name = fleet_commit_dtx->name;
+	if (!fleet_remote_queue_prepared(branch->conn, LOG_CALLS_SQL, 1, &name))
+		raise_lost(branch, LOG_CALLS_SQL);
 }
 
 /* ---------- rolling back ---------- */
@@ -354,7 +390,7 @@ fleet_commit_end_idle_branches(void)
 	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = next)
 	{
 		next = b->next;
-		if (!b->recorded)
+		if (!b->recorded && b->calls == NULL)
 			drop_branch(b);
 	}
 }
@@ -372,6 +408,8 @@ fleet_commit_sub_committed(int level)
 	{
 		char		sql[64];
 
+		for (FleetCall *call = b->calls; call != NULL; call = call->next)
+			call->level = Min(call->level, level - 1);
 		if (b->level >= level)
 			b->level = b->savepoint = level - 1;
 		else if (b->savepoint >= level)
@@ -382,6 +420,17 @@ fleet_commit_sub_committed(int level)
 			b->savepoint = level - 1;
 		}
 	}
+}
+
+/* They are in order of their levels as well. */
+static void
+forget_calls(FleetBranch *branch, int level)
+{
+	FleetCall **link = &branch->calls;
+
+	while (*link != NULL && (*link)->level < level)
+		link = &(*link)->next;
+	*link = NULL;
 }
 
 static void
@@ -418,6 +467,7 @@ fleet_commit_sub_aborted(int level)
 			drop_branch(b);
 		else if (b->savepoint >= level)
 		{
+			forget_calls(b, level);
 			roll_back_to(b, level);
 			b->savepoint = level - 1;
 			b->state = b->conn->broken ? BRANCH_FAILED : BRANCH_OPEN;

@@ -36,6 +36,14 @@ typedef enum FleetBranchState
 	BRANCH_COMMITTED
 } FleetBranchState;
 
+/* A change that a branch was asked to make, as it is recorded if need be. */
+typedef struct FleetCall
+{
+	int			level;			/* nesting level that it belongs to */
+	const char *payload;
+	struct FleetCall *next;
+} FleetCall;
+
 struct FleetBranch
 {
 	FleetConn  *conn;
@@ -44,6 +52,7 @@ struct FleetBranch
 	int			level;			/* nesting level at which it was begun */
 	int			savepoint;		/* deepest savepoint set, or level */
 	bool		recorded;		/* it was asked to do something */
+	FleetCall  *calls;			/* in their order; not recorded yet */
 	const char *told;			/* request that PREPARE's reply answers too */
 	FleetBranch *next;
 };
@@ -52,7 +61,7 @@ struct FleetBranch
 typedef struct FleetDtx
 {
 	FleetGid	gid;
-	char		name[FLEET_GID_MAX];
+	char		name[FLEET_GID_MAX];	/* empty until it must be decided here */
 	instr_time	started;
 	int			nbranch;		/* ever begun: the next one's number */
 	int			nrecord;		/* decision records ever written */
@@ -62,6 +71,8 @@ typedef struct FleetDtx
 /* NULL while this backend's transaction is not distributed. */
 extern FleetDtx *fleet_commit_dtx;
 
+extern void fleet_commit_attend(void);
+extern void fleet_commit_record_calls(FleetBranch *branch);
 extern void fleet_commit_branch_gid(const FleetBranch *branch, char *buf);
 extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql);
 extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,

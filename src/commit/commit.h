@@ -41,5 +41,6 @@ extern void fleet_commit_tell(FleetBranch *branch, const char *sql, int nparams,
 							  const char *const *params);
 extern void fleet_commit_record(FleetBranch *branch, const char *kind,
 								const char *payload);
+extern void fleet_commit_note_call(FleetBranch *branch, const char *payload);
 
 #endif							/* FLEET_COMMIT_COMMIT_H */

@@ -9,6 +9,8 @@
  *	   savepoint.  A request that must be redone if its PREPARE is lost is
  *	   recorded in fleet.decisions, by the caller's own (sub)transaction: what
  *	   ROLLBACK TO takes back here is taken back there, and in the record.
+ *	   Calls (a change of a ride on the node that has it) are noted with the
+ *	   branch, and recorded in 2.
  *	2. PRE_COMMIT: PREPARE TRANSACTION on all branches at once, then wait for
  *	   all.  Any failure raises, so the local transaction aborts.
  *	3. The local commit is the decision: it makes the rows in fleet.decisions
@@ -22,8 +24,13 @@
  *	   with it, a prepared one is found by its node's resolver, which learns
  *	   from us that there is no record, and rolls back.
  *
- * The registry entry is made before step 1 and taken away after steps 4 or 5,
- * see registry.c for why.
+ * Where only one node was written, and that by calls, there is nothing to agree
+ * about: in PRE_COMMIT its branch commits by COMMIT, and that is the decision.  Who
+ * then loses the connection before the answer cannot know which it was, like any
+ * client; the error says so.
+ *
+ * The registry entry is made when the transaction is named, before anything is
+ * prepared or recorded, and taken away after steps 4 or 5, see registry.c for why.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -39,6 +46,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/errcodes.h"
 #include "base/fault.h"
@@ -104,22 +112,34 @@ fleet_commit_is_begun(void)
 	return fleet_commit_dtx != NULL;
 }
 
-/* Make the caller's transaction a distributed one; returns its name. */
+/* Have this transaction followed to its end, since it may have branches. */
+void
+fleet_commit_attend(void)
+{
+	FleetDtx   *d;
+
+	if (fleet_commit_dtx != NULL)
+		return;
+	PreventCommandIfReadOnly("a change of rides or vehicles");
+	d = MemoryContextAllocZero(TopTransactionContext, sizeof(FleetDtx));
+	INSTR_TIME_SET_CURRENT(d->started);
+	fleet_base_xact_handle(&handlers);
+	fleet_commit_dtx = d;
+}
+
+/* Make the caller's transaction a distributed one, decided here; returns its name. */
 const char *
 fleet_commit_begin(void)
 {
 	FleetDtx   *d;
 
-	if (fleet_commit_dtx != NULL)
-		return fleet_commit_dtx->name;
-	PreventCommandIfReadOnly("a fleet handoff");
-	d = MemoryContextAllocZero(TopTransactionContext, sizeof(FleetDtx));
+	fleet_commit_attend();
+	d = fleet_commit_dtx;
+	if (d->name[0] != '\0')
+		return d->name;
 	name_transaction(d);
-	INSTR_TIME_SET_CURRENT(d->started);
-	fleet_base_xact_handle(&handlers);
 	fleet_commit_registry_enter(d->gid.nonce);
-	fleet_commit_dtx = d;
-	return fleet_commit_dtx->name;
+	return d->name;
 }
 
 /* Have a resolver started in this database when this transaction commits. */
@@ -181,12 +201,87 @@ wait_for_prepares(void)
 	}
 }
 
+/*
+ * Was one other node written, by calls, and nothing here?  A serializable
+ * transaction can still fail here after this, and does not count.
+ */
+static bool
+is_of_one_node(void)
+{
+	const FleetBranch *branch = fleet_commit_dtx->branches;
+
+	return branch != NULL && branch->next == NULL && !branch->recorded &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()) && !IsolationIsSerializable();
+}
+
+/*
+ * The only branch commits, and with it the transaction.  Until it has answered
+ * nobody may interrupt: whoever does would not know what became of it.
+ */
+static void
+commit_only_branch(FleetBranch *branch)
+{
+	int64		deadline = fleet_remote_deadline(fleet_commit_prepare_timeout +
+												 fleet_commit_lock_timeout);
+	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
+	bool		committed;
+
+	if (branch->state != BRANCH_OPEN || branch->conn->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the transaction on region \"%s\" has failed", branch->conn->region)));
+	FLEET_FAULT("before-only-commit");
+	branch->state = BRANCH_FAILED;	/* unless it says otherwise */
+	HOLD_INTERRUPTS();
+	if (fleet_remote_send(branch->conn, "COMMIT", 0, NULL))
+		(void) fleet_remote_receive(branch->conn, deadline, &reply);
+	RESUME_INTERRUPTS();
+	if (reply.status == FLEET_REPLY_ERROR)
+		fleet_remote_raise(branch->conn, &reply, "COMMIT");
+	if (reply.status != FLEET_REPLY_OK)
+	{
+		char	   *reason = fleet_remote_error_text(branch->conn, &reply);
+
+		fleet_remote_clear(&reply);
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("it is not known whether region \"%s\" has committed", branch->conn->region),
+				 errdetail_internal("%s", reason),
+				 errhint("Look, or make the call again: with an idempotency key it takes effect once.")));
+	}
+	committed = strcmp(PQcmdStatus(reply.result), "COMMIT") == 0;
+	fleet_remote_clear(&reply);
+	if (!committed)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+				 errmsg("region \"%s\" rolled the transaction back", branch->conn->region)));
+	FLEET_FAULT("after-only-commit");
+	fleet_commit_branch_release(branch);
+	fleet_commit_dtx->branches = NULL;
+}
+
+/* What was noted is recorded; a row of a table wants a snapshot. */
+static void
+record_calls(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
+		fleet_commit_record_calls(b);
+	PopActiveSnapshot();
+}
+
 static void
 pre_commit(void)
 {
 	if (fleet_commit_dtx == NULL || fleet_commit_dtx->branches == NULL)
 		return;
 	fleet_commit_end_idle_branches();
+	if (is_of_one_node())
+	{
+		commit_only_branch(fleet_commit_dtx->branches);
+		return;
+	}
+	record_calls();
 	FLEET_FAULT("before-prepare");
 	send_prepares();
 	wait_for_prepares();
@@ -209,7 +304,7 @@ pre_prepare(void)
 	if (fleet_commit_dtx != NULL)
 		ereport(ERROR,
 				(errcode(FLEET_ERRCODE_LOCAL_PREPARE),
-				 errmsg("cannot PREPARE a transaction that has handed off rides"),
+				 errmsg("cannot PREPARE a transaction that has changed rides of several nodes"),
 				 errdetail("fleet itself prepares it on the other nodes and decides by the local commit."),
 				 errhint("Use COMMIT.")));
 }
@@ -278,7 +373,8 @@ leave(void)
 {
 	for (FleetBranch *b = fleet_commit_dtx->branches; b != NULL; b = b->next)
 		fleet_commit_branch_release(b);
-	fleet_commit_registry_leave();
+	if (fleet_commit_dtx->name[0] != '\0')
+		fleet_commit_registry_leave();
 	fleet_commit_dtx = NULL;
 }
 

@@ -9,8 +9,8 @@
  *
  *	1. Where is it?  Here, if this node owns a region; else, or where it is not
  *	   here, its departure says where it went; else all regions are asked.  Where
- *	   there is only one that it can be in, that one is not asked but told to let
- *	   it go, which saves a round trip.
+ *	   it was last seen (hint.c), or where there is only one region that it can be
+ *	   in, that one is not asked but told to let it go, which saves a round trip.
  *	2. Lock and check at the source.  If it has moved meanwhile, the source says
  *	   where to, and we follow, at most MAX_HOPS times.
  *	3. Send it to the target, which works on it while
@@ -51,6 +51,7 @@
 #include "commit/commit.h"
 #include "handoff/handoff.h"
 #include "handoff/move.h"
+#include "handoff/route.h"
 #include "region/map.h"
 #include "remote/remote.h"
 
@@ -219,7 +220,9 @@ find_item(const Handoff *h, HandoffItem *item)
 	if (item->region == NULL && !item->guessed)
 	{
 		item->guessed = true;
-		item->region = only_region(h);
+		item->region = fleet_handoff_hint(h->map, h->vehicles, item->id);
+		if (item->region == NULL || is_at_target(h, item))
+			item->region = only_region(h);
 	}
 	if (!live && (item->region == NULL || is_at_target(h, item)))
 		item->region = fleet_handoff_search(h->map, h->vehicles, item->id, &live);
@@ -378,6 +381,8 @@ move_from(Handoff *h, char *region)
 		{
 			h->items[i].gone = true;
 			h->moved++;
+			if (h->target != h->map->own)
+				fleet_handoff_hint_keep(h->vehicles, h->items[i].id, h->target->name);
 		}
 }
 
@@ -419,6 +424,8 @@ run(Handoff *h, ArrayType *ids, const char *target)
 	h->target = fleet_region_require(h->map, target);
 	read_items(h, ids);
 	check_rights(h, ids);
+	for (int i = 0; i < h->nitem; i++)
+		fleet_handoff_redirect(h->map, h->vehicles, h->items[i].id);
 	while ((item = first_to_go(h)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handoff.h
- *	  Handing rides and vehicles off to another region.
+ *	  Handing rides and vehicles off to another region, and calls that find them.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -16,6 +16,8 @@
 
 #include "utils/array.h"
 
+extern void fleet_handoff_init(void);
+extern bool fleet_handoff_is_serving(void);
 extern int64 fleet_handoff_run(bool vehicles, ArrayType *ids, const char *target,
 							   int64 expected_epoch);
 

@@ -25,6 +25,7 @@
 #include "base/errcodes.h"
 #include "clock/clock.h"
 #include "commit/commit.h"
+#include "handoff/handoff.h"
 #include "handoff/move.h"
 
 PG_FUNCTION_INFO_V1(fleet_handoff_may_notify);
@@ -59,13 +60,13 @@ fleet_handoff_is_moving(void)
 }
 
 /*
- * fleet.may_notify(): rows that we move for another node's transaction are in a
- * branch that will be prepared, where NOTIFY is an error.
+ * fleet.may_notify(): rows that we move or change for another node's transaction are
+ * in a branch that will (or may) be prepared, where NOTIFY is an error.
  */
 Datum
 fleet_handoff_may_notify(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(!fleet_handoff_is_moving() || fleet_commit_is_begun());
+	PG_RETURN_BOOL((!fleet_handoff_is_moving() || fleet_commit_is_begun()) && !fleet_handoff_is_serving());
 }
 
 /* A handoff that was begun with another region map than ours is refused. */

@@ -11,6 +11,9 @@
  *	5. Where the vehicle has crossed, it is handed off with its open ride, in
  *	   the same transaction.
  *
+ * A vehicle that is not here is looked for (handoff/route.c), and the node that
+ * has it does 2 to 4.
+ *
  * All statements run as the caller, on the partitioned tables, so that the
  * caller's grants and policies decide.
  *
@@ -88,8 +91,17 @@ static FleetPlan ride_plan = {
 	" WHERE region = '%s' AND vehicle_id = $1 AND status < 'COMPLETED'",
 	3, {TEXTOID, FLOAT8OID, FLOAT8OID}
 };
-static FleetPlan not_here_plan = {
-	"SELECT fleet.raise_not_here('vehicle', $1)", 1, {TEXTOID}
+
+/* Made where the vehicle is; a null outcome where this is itself done for another node. */
+static FleetPlan elsewhere_plan = {
+	"SELECT r->>'outcome', r->>'region', (r->>'epoch')::bigint FROM fleet.route('report_fix', $1, NULL, pg_catalog.jsonb_build_object("
+	"'vehicle_id', $1, 'lon', $2, 'lat', $3, 'at', $4, 'speed_kmh', $5, 'heading', $6, 'accuracy_m', $7,"
+	" 'battery_pct', $8, 'altitude_m', $9, 'status', $10)) AS r",
+	10, {TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID,
+		FLOAT8OID, FLOAT8OID, FLOAT8OID, TEXTOID}
+};
+static FleetPlan await_plan = {
+	"SELECT fleet.await_outcome('vehicle', $1)", 1, {TEXTOID}
 };
 
 void
@@ -166,8 +178,8 @@ seconds_between(TimestampTz from, TimestampTz to)
 	return (double) (to - from) / USECS_PER_SEC;
 }
 
-/* Lock and read the vehicle's row; an error that says where it is if not here. */
-static void
+/* Lock and read the vehicle's row; false where it is not here. */
+static bool
 lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 {
 	const FleetRegion *own = map->own;
@@ -179,12 +191,11 @@ lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 	HeapTuple	row;
 	TupleDesc	desc;
 
-	if (own == NULL ||
-		fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
-	{
-		fleet_base_plan_execute(&not_here_plan, NULL, &key, NULL);
-		return;					/* not reached */
-	}
+	if (own == NULL)
+		return false;
+	fleet_base_plan_execute(&await_plan, NULL, &key, NULL);
+	if (fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
+		return false;
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	vehicle->epoch = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
@@ -201,6 +212,7 @@ lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 	vehicle->outside = outside ? fleet_region_find(map, outside) : NULL;
 	if (vehicle->outside != NULL)
 		vehicle->outside_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 6, &isnull));
+	return true;
 }
 
 /*
@@ -249,6 +261,20 @@ decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehi
 	return fleet_track_crossing_decide(&rule, &fix);
 }
 
+/* The arguments as values of a statement; the status as text. */
+static void
+read_arguments(FunctionCallInfo fcinfo, Datum *values, char *nulls)
+{
+	for (int i = ARG_VEHICLE; i <= ARG_STATUS; i++)
+	{
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+		values[i] = PG_GETARG_DATUM(i);
+	}
+	if (!PG_ARGISNULL(ARG_STATUS))
+		values[ARG_STATUS] = CStringGetTextDatum(DatumGetCString(
+			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
+}
+
 /* Write the fix into the vehicle's row and its open ride's. */
 static void
 store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
@@ -256,19 +282,7 @@ store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicl
 	Datum		values[12];
 	char		nulls[13] = "            ";
 
-	for (int i = ARG_VEHICLE; i <= ARG_ALTITUDE; i++)
-	{
-		values[i] = PG_GETARG_DATUM(i);
-		if (PG_ARGISNULL(i))
-			nulls[i] = 'n';
-	}
-	nulls[ARG_STATUS] = 'n';
-	if (!PG_ARGISNULL(ARG_STATUS))
-	{
-		values[ARG_STATUS] = CStringGetTextDatum(DatumGetCString(
-			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
-		nulls[ARG_STATUS] = ' ';
-	}
+	read_arguments(fcinfo, values, nulls);
 	nulls[10] = nulls[11] = vehicle->outside == NULL ? 'n' : ' ';
 	if (vehicle->outside != NULL)
 	{
@@ -303,6 +317,41 @@ hand_off(FunctionCallInfo fcinfo, const FleetRegion *target)
 							 target->name, 0);
 }
 
+/*
+ * The vehicle is not here.  The region that has it takes the fix; where that says
+ * that the vehicle has crossed a border it is for us to hand it off, whose
+ * transaction it is.
+ */
+static Datum
+report_elsewhere(FunctionCallInfo fcinfo)
+{
+	Datum		values[10];
+	char		nulls[11] = "          ";
+	MemoryContext context = CurrentMemoryContext;
+	const char *outcome;
+	const char *region;
+	int64		epoch;
+
+	read_arguments(fcinfo, values, nulls);
+	SPI_connect();
+	fleet_base_plan_execute(&elsewhere_plan, NULL, values, nulls);
+	outcome = fleet_base_plan_text(0, 1);
+	region = fleet_base_plan_text(0, 2);
+	epoch = fleet_base_plan_int64(0, 3, NULL);
+	if (outcome != NULL)
+	{
+		outcome = MemoryContextStrdup(context, outcome);
+		region = MemoryContextStrdup(context, region);
+	}
+	SPI_finish();
+	if (outcome == NULL)
+		return (Datum) 0;
+	if (strcmp(outcome, "crossed") == 0)
+		return make_result(fcinfo, "moved", region,
+						   hand_off(fcinfo, fleet_region_require(fleet_region_map_member(), region)));
+	return make_result(fcinfo, outcome, region, epoch);
+}
+
 /* fleet.report_fix(...) -> fleet.fix_result */
 Datum
 fleet_track_report_fix(PG_FUNCTION_ARGS)
@@ -323,7 +372,15 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
 
 	SPI_connect();
-	lock_vehicle(map, &vehicle);
+	if (!lock_vehicle(map, &vehicle))
+	{
+		Datum		result;
+
+		SPI_finish();
+		result = report_elsewhere(fcinfo);
+		fcinfo->isnull = result == (Datum) 0;
+		return result;
+	}
 	if (vehicle.has_fix && at <= vehicle.fix_at)
 	{
 		SPI_finish();
@@ -340,6 +397,8 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 
 	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
 		return make_result(fcinfo, "implausible", own->name, vehicle.epoch);
+	if (crossing == FLEET_CROSSING_CROSS && fleet_handoff_is_serving())
+		return make_result(fcinfo, "crossed", at_region->name, vehicle.epoch);
 	if (crossing == FLEET_CROSSING_CROSS)
 		return make_result(fcinfo, "moved", at_region->name, hand_off(fcinfo, at_region));
 	return make_result(fcinfo, "accepted", own->name, vehicle.epoch);

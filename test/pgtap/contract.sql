@@ -20,8 +20,10 @@ INSERT INTO contract VALUES
 	('region_of', 'lon double precision, lat double precision', 'text', 's', true, true, true),
 	('register_vehicle', 'vehicle_id text, lon double precision, lat double precision, status fleet.vehicle_status', 'text', 'v', false, true, true),
 	('request_ride', 'ride_id text, customer_id text, lon double precision, lat double precision, vehicle_id text, fare numeric,'
-		' end_lon double precision, end_lat double precision, at timestamp with time zone', 'text', 'v', false, true, true),
-	('set_ride_status', 'ride_id text, status fleet.ride_status, vehicle_id text, at timestamp with time zone', 'void', 'v', false, true, true),
+		' end_lon double precision, end_lat double precision, at timestamp with time zone, idempotency_key text', 'text', 'v', false, true, true),
+	('set_ride_status', 'ride_id text, status fleet.ride_status, vehicle_id text, at timestamp with time zone, idempotency_key text', 'void', 'v', false, true, true),
+	('cancel_ride', 'ride_id text, at timestamp with time zone, idempotency_key text', 'void', 'v', false, true, true),
+	('update_ride', 'ride_id text, changes jsonb, idempotency_key text', 'void', 'v', false, true, true),
 	('report_fix', 'vehicle_id text, lon double precision, lat double precision, at timestamp with time zone, speed_kmh double precision,'
 		' heading double precision, accuracy_m double precision, battery_pct double precision, altitude_m double precision,'
 		' status fleet.vehicle_status', 'fleet.fix_result', 'v', false, true, true),
@@ -70,14 +72,15 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('channel'), ('distance_m'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('matching_rides'), ('max'), ('min'), ('parse_conninfo'),
-		('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_here'), ('slot_name')$$, 'helpers that PUBLIC may execute');
+		('await_outcome'), ('has_departed'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
+		('slot_name'), ('with_result')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
-		('inventory'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts')$$,
+		('inventory'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('outcomes'), ('perform'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('inventory'),
-		('is_replica'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows')$$,
+	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
+		('is_replica'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
@@ -91,14 +94,14 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 5), ('set_ride_status', 2), ('report_fix', 7),
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7),
 		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('resolution'),
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
 		('dead_letters'), ('consumers')$$, 'tables');
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions'), ('replica_status')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
@@ -114,7 +117,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'rides'), 'ride_id text NOT N
 	' current_location public.geography(Point,4326), end_location public.geography(Point,4326), requested_at timestamp with time zone,'
 	' en_route_at timestamp with time zone, arrived_at timestamp with time zone, started_at timestamp with time zone,'
 	' completed_at timestamp with time zone, cancelled_at timestamp with time zone, updated_at timestamp with time zone NOT NULL,'
-	' path_m double precision NOT NULL, duration interval, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL', 'columns of rides');
+	' path_m double precision NOT NULL, duration interval, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL, idempotency_keys jsonb', 'columns of rides');
 SELECT is((SELECT columns FROM columns WHERE rel = 'vehicles'), 'vehicle_id text NOT NULL, region text NOT NULL, status fleet.vehicle_status NOT NULL,'
 	' location public.geography(Point,4326), fix_at timestamp with time zone, speed_kmh double precision, heading double precision,'
 	' altitude_m double precision, accuracy_m double precision, battery_pct double precision, outside_region text,'
@@ -130,7 +133,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('dead_letters')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters')$$, 'tables whose rows pg_dump keeps');
 
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
@@ -150,7 +153,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');

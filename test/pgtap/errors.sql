@@ -9,7 +9,7 @@ SELECT fleet.request_ride('open', 'c', 0.5, 0.5), fleet.request_ride('closed', '
 SELECT fleet.set_ride_status('closed', 'CANCELLED') \gset
 
 SELECT throws_ok($$SELECT fleet.handoff('nobody', 'east')$$, 'RF001', NULL, 'RF001: no such ride');
-SELECT throws_ok($$SELECT fleet.set_ride_status('nobody', 'EN_ROUTE')$$, 'RF001', NULL, 'RF001: no such ride here');
+SELECT throws_ok($$SELECT fleet.set_ride_status('nobody', 'EN_ROUTE')$$, 'RF001', NULL, 'RF001: no such ride to change');
 SELECT throws_ok($$SELECT fleet.handoff('open', 'west')$$, 'RF003', NULL, 'RF003: already there');
 SELECT throws_ok($$SELECT fleet.handoff('open', 'nowhere')$$, 'RF004', NULL, 'RF004: unknown region');
 SELECT throws_ok($$SELECT fleet.handoff_vehicle('car', 'nowhere')$$, 'RF004', NULL, 'RF004: unknown region of a vehicle');
@@ -18,7 +18,7 @@ SELECT throws_ok($$SELECT fleet.handoff('open', 'east', 9)$$, 'RF006', NULL, 'RF
 SELECT throws_ok($$SELECT fleet.arrive('x', '[]', 0, false)$$, 'RF007', NULL, 'RF007: stale map');
 SELECT throws_ok($$SELECT fleet.handoff('closed', 'east')$$, 'RF008', NULL, 'RF008: closed ride');
 SELECT throws_ok($$SELECT fleet.handoff_vehicle('nobody', 'east')$$, 'RF010', NULL, 'RF010: no such vehicle');
-SELECT throws_ok($$SELECT fleet.report_fix('nobody', 0.5, 0.5)$$, 'RF010', NULL, 'RF010: no such vehicle here');
+SELECT throws_ok($$SELECT fleet.report_fix('nobody', 0.5, 0.5)$$, 'RF010', NULL, 'RF010: no vehicle of that name');
 SELECT throws_ok($$SELECT fleet.set_ride_status('open', 'COMPLETED')$$, 'RF012', NULL, 'RF012: illegal status change');
 SELECT throws_ok($$SELECT fleet.set_geofence('east', NULL)$$, 'RF013', NULL, 'RF013: invalid geofence');
 SELECT throws_ok($$SELECT fleet.set_geofence('east', (SELECT geofence FROM fleet.map_regions WHERE name = 'west'))$$, 'RF014', NULL, 'RF014: overlap');
@@ -26,15 +26,29 @@ SELECT throws_ok($$SELECT fleet.remove_region('west')$$, 'RF015', NULL, 'RF015: 
 SELECT throws_ok($$SELECT fleet.hlc_receive(fleet.hlc_make(now() + interval '1 day', 0))$$, 'RF017', NULL, 'RF017: clock skew');
 SELECT throws_ok($$SELECT fleet.report_fix('car', 0.5, 95)$$, 'RF018', NULL, 'RF018: invalid fix');
 SELECT throws_ok($$SELECT fleet.request_ride('far', 'c', 50, 50)$$, 'RF019', NULL, 'RF019: no region there');
-SELECT throws_ok($$SELECT fleet.request_ride('far', 'c', 1.5, 0.5)$$, 'RF020', NULL, 'RF020: the place is elsewhere');
-SELECT throws_ok($$SELECT fleet.register_vehicle('far', 1.5, 0.5)$$, 'RF020', NULL, 'RF020: the place of a vehicle is elsewhere');
+SET LOCAL fleet.routing = 'redirect';
+SELECT throws_ok($$SELECT fleet.request_ride('far', 'c', 1.5, 0.5)$$, 'RF027', NULL, 'RF027: the place is elsewhere');
+SELECT throws_ok($$SELECT fleet.register_vehicle('far', 1.5, 0.5)$$, 'RF027', NULL, 'RF027: the place of a vehicle is elsewhere');
+SET LOCAL fleet.routing = 'forward';
+SELECT lives_ok($$SELECT fleet.request_ride('key', 'c', 0.5, 0.5, idempotency_key => 'k')$$, 'a ride is requested with a key');
+SELECT throws_ok($$SELECT fleet.set_ride_status('key', 'EN_ROUTE', idempotency_key => 'k')$$, 'RF028', NULL, 'RF028: the key is that of another call');
+SELECT throws_ok($$SELECT fleet.request_ride('key', 'c', 0.5, 0.5, idempotency_key => 'l')$$, '23505', NULL, '23505: requested with another key');
+SELECT throws_ok($$SELECT fleet.cancel_ride('key', idempotency_key => '')$$, '22023', NULL, '22023: no key');
+SELECT throws_ok(format('SELECT fleet.update_ride(%s)', args), state, NULL, format('%s: update_ride(%s)', state, args))
+	FROM (VALUES ('22004', 'NULL, ''{"fare": 1}'''), ('22004', '''key'', NULL'), ('22023', '''key'', ''{}'''), ('22023', '''key'', ''[]'''), ('22023', '''key'', ''{"region": "east"}'''),
+		('22023', '''key'', ''{"no_such": 1}'''), ('22P02', '''key'', ''{"fare": "x"}'''), ('23514', '''key'', ''{"fare": -1}'''), ('23502', '''key'', ''{"customer_id": null}'''),
+		('RF001', '''nobody'', ''{"fare": 1}''')) AS v(state, args);
+SELECT throws_ok($$SELECT fleet.route('no_such', 'key', NULL, '{}')$$, '42883', NULL, '42883: no such call');
+SELECT throws_ok($$SELECT fleet.route('update_ride', NULL, NULL, '{}')$$, '22004', NULL, '22004: a call about nothing');
 SELECT throws_ok($$INSERT INTO fleet.rides (ride_id, customer_id, region, start_location) VALUES ('x', 'c', 'east', 'POINT(1.5 0.5)')$$,
 	'RF023', NULL, 'RF023: not writable here');
 SELECT throws_ok($$INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('x', 'east')$$, 'RF023', NULL, 'RF023: vehicles neither');
 
 -- What is told of a row that has left, and of what is none.
 SELECT lives_ok($$SELECT fleet.handoff('open', 'east')$$, 'a handoff in a transaction');
-SELECT throws_ok($$SELECT fleet.set_ride_status('open', 'EN_ROUTE')$$, 'RF020', NULL, 'RF020: the ride left');
+SET LOCAL fleet.routing = 'redirect';
+SELECT throws_ok($$SELECT fleet.set_ride_status('open', 'EN_ROUTE')$$, 'RF027', NULL, 'RF027: the ride left');
+SET LOCAL fleet.routing = 'forward';
 SELECT throws_ok($$SELECT fleet.request_ride('open', 'c', 0.5, 0.5)$$, '23505', NULL, '23505: its id is taken');
 SELECT throws_ok($$SELECT fleet.outcomes('{x}')$$, '22023', NULL, '22023: no gid');
 SELECT throws_ok($$SELECT fleet.resolve('x', 'maybe')$$, '22023', NULL, '22023: no outcome');

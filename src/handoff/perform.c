@@ -1,0 +1,342 @@
+/*-------------------------------------------------------------------------
+ *
+ * perform.c
+ *	  A call is made on the node that has the ride or vehicle.
+ *
+ * The functions that users call work on what is here, and hand the rest to
+ * fleet.route() (route.c), which asks another node to make the same call.  That
+ * node makes it with the same function; where that one finds that the row is not
+ * here either, its fleet.route() does not go on from there but notes where the
+ * row went, and the node that was called first follows.  So there is one
+ * coordinator, and each node does its part in one branch.
+ *
+ * Before anything else, who performs a call on a row that a prepared branch has
+ * inserted or is taking away has the resolver finish that branch, and waits for
+ * it, up to fleet.lock_timeout: who was told that a handoff is committed finds
+ * the ride where it went, also while the confirmation of some node is still
+ * outstanding.  Nobody else waits.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/handoff/perform.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/snapmgr.h"
+
+#include "base/errcodes.h"
+#include "base/fault.h"
+#include "base/worker.h"
+#include "clock/clock.h"
+#include "commit/commit.h"
+#include "handoff/handoff.h"
+#include "handoff/move.h"
+#include "handoff/route.h"
+#include "remote/remote.h"
+
+PG_FUNCTION_INFO_V1(fleet_handoff_perform_sql);
+PG_FUNCTION_INFO_V1(fleet_handoff_await_sql);
+
+/* How often the resolver is woken while one waits for it, and looked after it. */
+#define WAKE_MS 100
+#define LOOK_MS 5
+
+/* The call that is being made here for another node, or for fleet.route(). */
+typedef struct Serving
+{
+	const char *key;			/* NULL: the call is about a place */
+	bool		for_other;		/* in a branch of another node's transaction */
+	bool		not_here;
+	char	   *gone;
+	MemoryContext context;
+} Serving;
+
+static Serving *serving = NULL;
+
+static FleetCallSpec specs[] = {
+	{"request_ride", true, false, {
+		"SELECT pg_catalog.to_jsonb(fleet.request_ride($1->>'ride_id', $1->>'customer_id', ($1->>'lon')::float8, ($1->>'lat')::float8,"
+		" $1->>'vehicle_id', ($1->>'fare')::numeric, ($1->>'end_lon')::float8, ($1->>'end_lat')::float8, ($1->>'at')::timestamptz,"
+		" $1->>'idempotency_key'))", 1, {JSONBOID}
+	}},
+	{"register_vehicle", true, true, {
+		"SELECT pg_catalog.to_jsonb(fleet.register_vehicle($1->>'vehicle_id', ($1->>'lon')::float8, ($1->>'lat')::float8,"
+		" ($1->>'status')::fleet.vehicle_status))", 1, {JSONBOID}
+	}},
+	{"set_ride_status", false, false, {
+		"SELECT 'null'::jsonb FROM fleet.set_ride_status($1->>'ride_id', ($1->>'status')::fleet.ride_status,"
+		" $1->>'vehicle_id', ($1->>'at')::timestamptz, $1->>'idempotency_key')", 1, {JSONBOID}
+	}},
+	{"update_ride", false, false, {
+		"SELECT 'null'::jsonb FROM fleet.update_ride($1->>'ride_id', $1->'changes', $1->>'idempotency_key')", 1, {JSONBOID}
+	}},
+	{"report_fix", false, true, {
+		"SELECT pg_catalog.to_jsonb(fleet.report_fix($1->>'vehicle_id', ($1->>'lon')::float8, ($1->>'lat')::float8, ($1->>'at')::timestamptz,"
+		" ($1->>'speed_kmh')::float8, ($1->>'heading')::float8, ($1->>'accuracy_m')::float8, ($1->>'battery_pct')::float8,"
+		" ($1->>'altitude_m')::float8, ($1->>'status')::fleet.vehicle_status))", 1, {JSONBOID}
+	}}
+};
+
+static FleetPlan is_prepared_plan = {
+	"SELECT 1 FROM pg_catalog.pg_prepared_xacts AS p"
+	" WHERE p.transaction = $1::pg_catalog.xid AND p.gid LIKE 'fleet:%'", 1, {TEXTOID}
+};
+
+/* The call of this name, or an error. */
+FleetCallSpec *
+fleet_handoff_call_spec(const char *name)
+{
+	for (int i = 0; i < lengthof(specs); i++)
+		if (strcmp(specs[i].name, name) == 0)
+			return &specs[i];
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("\"%s\" is not a call that other nodes make", name)));
+}
+
+/* ---------- waiting for what is in doubt ---------- */
+
+/* The transaction that is inserting or changing the row, if any. */
+static TransactionId
+writer_of(bool vehicles, const char *id)
+{
+	Datum		key = CStringGetTextDatum(id);
+	SnapshotData dirty;
+	FleetOpenTable open;
+	TransactionId writer = InvalidTransactionId;
+
+	InitDirtySnapshot(dirty);
+	fleet_base_table_open(vehicles ? &fleet_handoff_vehicle_table : &fleet_handoff_ride_table,
+						  false, &open);
+	if (fleet_base_table_find(&open, &dirty, 1, &key))
+		writer = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	fleet_base_table_close(&open);
+	return writer;
+}
+
+static bool
+is_prepared(TransactionId xid)
+{
+	Datum		value = CStringGetTextDatum(psprintf("%u", xid));
+	bool		found;
+
+	SPI_connect();
+	found = fleet_base_plan_execute(&is_prepared_plan, NULL, &value, NULL) > 0;
+	SPI_finish();
+	return found;
+}
+
+/* Wait until a prepared transaction has ended, up to fleet.lock_timeout. */
+static void
+await_outcome(TransactionId xid)
+{
+	int64		deadline = fleet_remote_deadline(fleet_commit_lock_timeout);
+
+	for (int waited = 0; TransactionIdIsInProgress(xid) && fleet_remote_deadline(0) < deadline; waited += LOOK_MS)
+	{
+		if (waited % WAKE_MS == 0)
+			fleet_base_worker_wake(MyDatabaseId);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Where a prepared branch has inserted the row, or is taking it away, have that
+ * branch finished first.  True where there was one.
+ */
+bool
+fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id)
+{
+	FleetCaller caller;
+	TransactionId writer;
+	bool		found = false;
+
+	if (map->own == NULL)
+		return false;
+	fleet_base_become_owner(&caller);
+	writer = writer_of(vehicles, id);
+	if (TransactionIdIsValid(writer) && is_prepared(writer))
+	{
+		found = true;
+		await_outcome(writer);
+	}
+	fleet_base_become_caller(&caller);
+	return found;
+}
+
+/* fleet.await_outcome(kind text, key text) */
+Datum
+fleet_handoff_await_sql(PG_FUNCTION_ARGS)
+{
+	char	   *kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	(void) fleet_handoff_await(fleet_region_map(), strcmp(kind, "vehicle") == 0,
+							   text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_VOID();
+}
+
+/* ---------- making the call ---------- */
+
+/* Is this a part of another node's transaction, which may have to be prepared? */
+bool
+fleet_handoff_is_serving(void)
+{
+	return serving != NULL && serving->for_other;
+}
+
+/*
+ * The function that makes the call has not found the row here.  Where the call is
+ * made for another node, note where it went; else it is for us to follow: false.
+ */
+bool
+fleet_handoff_note_not_here(const FleetRegionMap *map, bool vehicles, const char *key)
+{
+	char	   *gone;
+
+	if (serving == NULL)
+		return false;
+	if (serving->key != NULL && strcmp(serving->key, key) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a trigger cannot change \"%s\", which is in another region", key),
+				 errdetail("It runs as a part of another node's call.")));
+	gone = fleet_handoff_whereabouts(map, vehicles, key);
+	serving->not_here = true;
+	if (gone != NULL && fleet_region_find(map, gone) != NULL)
+		serving->gone = MemoryContextStrdup(serving->context, gone);
+	return true;
+}
+
+/* Make a call on what is here, with the present user's rights. */
+void
+fleet_handoff_perform(FleetCallSpec *spec, const char *key, Datum arguments, bool for_other,
+					  FleetPerformed *performed)
+{
+	Serving		mine = {.key = key,.for_other = for_other,.context = CurrentMemoryContext};
+	Serving    *outer = serving;
+	char	   *volatile result = NULL;
+
+	serving = &mine;
+	PG_TRY();
+	{
+		SPI_connect();
+		if (fleet_base_plan_execute(&spec->plan, NULL, &arguments, NULL) > 0)
+			result = fleet_base_plan_text(0, 1);
+		if (result != NULL)
+			result = MemoryContextStrdup(mine.context, result);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		serving = outer;
+	}
+	PG_END_TRY();
+	performed->done = !mine.not_here;
+	performed->result = result;
+	performed->gone = mine.gone;
+}
+
+static Datum
+as_json(const FleetPerformed *performed)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"hlc\": " UINT64_FORMAT, fleet_clock_now());
+	if (performed->done)
+		appendStringInfo(&buf, ", \"result\": %s", performed->result ? performed->result : "null");
+	else if (performed->gone != NULL)
+		appendStringInfo(&buf, ", \"gone\": \"%s\"", performed->gone);
+	appendStringInfoChar(&buf, '}');
+	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
+}
+
+/* Make it as the owner, who has been asked by another node to. */
+static void
+perform_as_owner(FleetCallSpec *spec, const char *key, Datum arguments, FleetPerformed *performed)
+{
+	FleetCaller caller;
+
+	fleet_base_become_owner(&caller);
+	fleet_handoff_perform(spec, key, arguments, true, performed);
+	fleet_base_become_caller(&caller);
+}
+
+/* The same, where waiting too long for a lock is said in our words. */
+static void
+perform_or_say(const FleetRegionMap *map, FleetCallSpec *spec, const char *key, Datum arguments,
+			   int lock_timeout, FleetPerformed *performed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int			nest = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_TRY();
+	{
+		perform_as_owner(spec, key, arguments, performed);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_LOCKED),
+				 errmsg("the %s is locked by another transaction", spec->vehicles ? "vehicle" : "ride"),
+				 errdetail("It was waited for %d ms in region \"%s\".", lock_timeout, map->own->name),
+				 errhint("Try again, or raise fleet.lock_timeout.")));
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, nest);
+}
+
+/*
+ * fleet.perform(call text, key text, arguments jsonb, stamp bigint, lock_timeout
+ * integer) -> text: for another node.  {hlc, result}, or where the row is not here
+ * {hlc, gone}, gone being the region where it went, if known.  The key is null
+ * where the call is about a place.
+ */
+Datum
+fleet_handoff_perform_sql(PG_FUNCTION_ARGS)
+{
+	const FleetRegionMap *map = fleet_region_map_member();
+	FleetCallSpec *spec;
+	FleetPerformed performed;
+	char	   *key = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(4))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("call, arguments, stamp and lock timeout must not be null")));
+	RequireTransactionBlock(true, "fleet.perform");
+	spec = fleet_handoff_call_spec(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	(void) fleet_handoff_own_region(map);
+	(void) fleet_clock_receive((uint64) PG_GETARG_INT64(3));
+	if (key != NULL)
+		(void) fleet_handoff_await(map, spec->vehicles, key);
+	perform_or_say(map, spec, key, PG_GETARG_DATUM(2), PG_GETARG_INT32(4), &performed);
+	FLEET_FAULT("performed");
+	return as_json(&performed);
+}
