@@ -12,8 +12,8 @@
  *
  * Before anything else, who performs a call on a row that a prepared branch has
  * inserted or is taking away has the resolver finish that branch, and waits for
- * it, up to fleet.lock_timeout: who was told that a handoff is committed finds
- * the ride where it went, also while the confirmation of some node is still
+ * it, up to fleet.lock_timeout: who was told that a handoff is committed finds the
+ * ride where it went, also while the confirmation of some node is still
  * outstanding.  Nobody else waits.
  *
  * Copyright (c) 2026, the fleet authors
@@ -91,8 +91,8 @@ static FleetCallSpec specs[] = {
 	}}
 };
 
-static FleetPlan is_prepared_plan = {
-	"SELECT 1 FROM pg_catalog.pg_prepared_xacts AS p"
+static FleetPlan branch_plan = {
+	"SELECT p.gid FROM pg_catalog.pg_prepared_xacts AS p"
 	" WHERE p.transaction = $1::pg_catalog.xid AND p.gid LIKE 'fleet:%'", 1, {TEXTOID}
 };
 
@@ -128,26 +128,31 @@ writer_of(bool vehicles, const char *id)
 	return writer;
 }
 
-static bool
-is_prepared(TransactionId xid)
+/* The name of a prepared branch, or NULL where the transaction is none. */
+static char *
+branch_of(TransactionId xid)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Datum		value = CStringGetTextDatum(psprintf("%u", xid));
-	bool		found;
+	char	   *gid = NULL;
 
 	SPI_connect();
-	found = fleet_base_plan_execute(&is_prepared_plan, NULL, &value, NULL) > 0;
+	if (fleet_base_plan_execute(&branch_plan, NULL, &value, NULL) > 0)
+		gid = MemoryContextStrdup(context, fleet_base_plan_text(0, 1));
 	SPI_finish();
-	return found;
+	return gid;
 }
 
-/* Wait until a prepared transaction has ended, up to fleet.lock_timeout. */
-static void
-await_outcome(TransactionId xid)
+/* Wait until a prepared transaction has ended, up to fleet.lock_timeout.  False if it has not. */
+static bool
+await_end(TransactionId xid)
 {
 	int64		deadline = fleet_remote_deadline(fleet_commit_lock_timeout);
 
-	for (int waited = 0; TransactionIdIsInProgress(xid) && fleet_remote_deadline(0) < deadline; waited += LOOK_MS)
+	for (int waited = 0; TransactionIdIsInProgress(xid); waited += LOOK_MS)
 	{
+		if (fleet_remote_deadline(0) >= deadline)
+			return false;
 		if (waited % WAKE_MS == 0)
 			fleet_base_worker_wake(MyDatabaseId);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
@@ -155,6 +160,7 @@ await_outcome(TransactionId xid)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	return true;
 }
 
 /*
@@ -166,19 +172,23 @@ fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id)
 {
 	FleetCaller caller;
 	TransactionId writer;
-	bool		found = false;
+	char	   *gid = NULL;
 
 	if (map->own == NULL)
 		return false;
 	fleet_base_become_owner(&caller);
 	writer = writer_of(vehicles, id);
-	if (TransactionIdIsValid(writer) && is_prepared(writer))
-	{
-		found = true;
-		await_outcome(writer);
-	}
+	if (TransactionIdIsValid(writer))
+		gid = branch_of(writer);
+	if (gid != NULL && !await_end(writer))
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_IN_DOUBT),
+				 errmsg("%s \"%s\" is in doubt", vehicles ? "vehicle" : "ride", id),
+				 errdetail("Branch \"%s\" holds it, and its coordinator has not said for %d ms what became of it.",
+						   gid, fleet_commit_lock_timeout),
+				 errhint("Try again. The view fleet.in_doubt shows what it waits for.")));
 	fleet_base_become_caller(&caller);
-	return found;
+	return gid != NULL;
 }
 
 /* fleet.await_outcome(kind text, key text) */
