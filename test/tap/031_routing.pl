@@ -85,7 +85,18 @@ both('the other backend is killed in PREPARE', 'preparing=kill', at => 1);
 both('the other server dies in PREPARE', 'preparing=crash', at => 1);
 both('the other backend is killed once prepared', 'prepared=kill', at => 1);
 both('the other backend is killed once committed', 'committed=kill', at => 1, new => 1);
+is(join('', map { $c->log_text($_) =~ /the PREPARE of "\S+" is lost/g } @nodes), '', 'no call was made again that had been applied');
 $c->check_all('calls on two nodes');
+
+# What is written on this node counts as well.
+$c->heal;
+$fare++;
+ok($c->try_sql('c', 'BEGIN;' . change_sql('rc', $fare) . change_sql('ra', $fare) . 'COMMIT;', fault => 'before-only-commit=error')->{ok}, 'one other node and this one: in two phases');
+ok(!$c->try_sql('c', 'BEGIN;' . change_sql('rc', 1) . change_sql('ra', 1) . 'COMMIT;', fault => 'after-prepare=error')->{ok}, 'the same, with an error after PREPARE');
+ok(!$c->try_sql('c', 'BEGIN ISOLATION LEVEL SERIALIZABLE;' . change_sql('ra', 1) . 'COMMIT;', fault => 'after-prepare=error')->{ok},
+	'a serializable transaction can fail late: in two phases');
+is(fare('ra') . ' ' . fare('rc'), "$fare $fare", 'all or nothing');
+$c->{rides}{$_} = $fare for 'ra', 'rc';
 
 # ---- the PREPARE is lost
 
@@ -97,7 +108,7 @@ for my $since (0, 1)
 	$c->heal;
 	$c->save('a');
 	my $session = $c->start_waiting('c',
-		'BEGIN;' . change_sql('ra', $new - 1) . change_sql('ra', $new) . "SELECT fleet.set_ride_status('ra', '" . ($since ? 'ARRIVED' : 'EN_ROUTE') . "');" . change_sql('rb', $new) . 'COMMIT;',
+		'BEGIN;' . change_sql('ra', $new - 1) . 'SAVEPOINT s;' . change_sql('ra', 1) . change_sql('rb', 1) . 'ROLLBACK TO s;' . change_sql('ra', $new) . "SELECT fleet.set_ride_status('ra', '" . ($since ? 'ARRIVED' : 'EN_ROUTE') . "');" . change_sql('rb', $new) . 'COMMIT;',
 		'after-local-commit');
 	$c->go_back('a');
 	if ($since) { sleep 0.01; $c->sql('a', change_sql('ra', 7)) }
