@@ -108,7 +108,7 @@ for my $since (0, 1)
 	$c->heal;
 	$c->save('a');
 	my $session = $c->start_waiting('c',
-		'BEGIN;' . change_sql('ra', $new - 1) . 'SAVEPOINT s;' . change_sql('ra', 1) . change_sql('rb', 1) . 'ROLLBACK TO s;' . change_sql('ra', $new) . "SELECT fleet.set_ride_status('ra', '" . ($since ? 'ARRIVED' : 'EN_ROUTE') . "');" . change_sql('rb', $new) . 'COMMIT;',
+		'BEGIN;' . change_sql('ra', $new - 1) . 'SAVEPOINT s; SELECT fleet.update_ride(\'ra\', \'{"customer_id": "nobody"}\'); ROLLBACK TO s;' . change_sql('ra', $new) . "SELECT fleet.set_ride_status('ra', '" . ($since ? 'ARRIVED' : 'EN_ROUTE') . "');" . change_sql('rb', $new) . 'COMMIT;',
 		'after-local-commit');
 	$c->go_back('a');
 	if ($since) { sleep 0.01; $c->sql('a', change_sql('ra', 7)) }
@@ -116,7 +116,7 @@ for my $since (0, 1)
 	like($session->finish->{err}, qr/did not confirm it yet/, "$label: the caller is told that it is committed");
 	$c->heal;
 	is(fare('ra') . ' ' . fare('rb'), ($since ? 7 : $new) . " $new", "$label: " . ($since ? 'the newer change stays' : 'it is made again'));
-	is($c->sql('a', "SELECT status FROM fleet.local_rides WHERE ride_id = 'ra'"), 'EN_ROUTE', "$label: and so is the state");
+	is($c->sql('a', "SELECT status, customer_id FROM fleet.local_rides WHERE ride_id = 'ra'"), 'EN_ROUTE|c', "$label: and so is the state, and not what was rolled back");
 	is($c->sql('a', 'SELECT count(problem) FROM fleet.call_log'), $since, "$label: what could not be made again is written down");
 	$c->{rides}{$_} = fare($_) for 'ra', 'rb';
 }
