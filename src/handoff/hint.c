@@ -4,8 +4,9 @@
  *	  Where rides and vehicles of other regions were last seen.
  *
  * Who has asked once need not ask all regions the next time.  It is only a hint:
- * the node that is named knows better, and says so.  So it may be old, or another
- * ride's with the same hash; nothing is ever decided by it, and no lock is taken.
+ * the node that is named knows better, and says so; one that cannot be reached is
+ * not believed to have anything.  So it may be old, or another ride's with the same
+ * hash; nothing is ever decided by it, and no lock is taken.
  *
  * One table in shared memory for all backends and databases: 40 bits of the hash
  * of what it is about (of which some are the place in the table), and 24 bits of the
@@ -25,6 +26,7 @@
 
 #include "base/shmem.h"
 #include "handoff/route.h"
+#include "remote/remote.h"
 
 #define NHINT			16384	/* 128 kB */
 #define REGION_BITS		24
@@ -72,6 +74,14 @@ fleet_handoff_hint_keep(bool vehicles, const char *id, const char *region)
 						(hash & ~REGION_MASK) | region_bits(region));
 }
 
+static bool
+is_reachable(const char *region)
+{
+	char	   *error;
+
+	return fleet_remote_try_connect(region, &error) != NULL;
+}
+
 /* The region where it was last seen, another than our own; or NULL. */
 char *
 fleet_handoff_hint(const FleetRegionMap *map, bool vehicles, const char *id)
@@ -83,7 +93,8 @@ fleet_handoff_hint(const FleetRegionMap *map, bool vehicles, const char *id)
 		return NULL;
 	for (int i = 0; i < map->nregion; i++)
 		if (&map->regions[i] != map->own &&
-			region_bits(map->regions[i].name) == (hint & REGION_MASK))
+			region_bits(map->regions[i].name) == (hint & REGION_MASK) &&
+			is_reachable(map->regions[i].name))
 			return map->regions[i].name;
 	return NULL;
 }

@@ -40,7 +40,6 @@ extern FleetCallSpec *fleet_handoff_call_spec(const char *name);
 extern void fleet_handoff_perform(FleetCallSpec *spec, const char *key, Datum arguments,
 								  bool for_other, FleetPerformed *performed);
 extern bool fleet_handoff_note_not_here(const FleetRegionMap *map, bool vehicles, const char *key);
-extern bool fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id);
 
 /* ---- hint.c ---- */
 

@@ -100,9 +100,6 @@ static FleetPlan elsewhere_plan = {
 	10, {TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID,
 		FLOAT8OID, FLOAT8OID, FLOAT8OID, TEXTOID}
 };
-static FleetPlan await_plan = {
-	"SELECT fleet.await_outcome('vehicle', $1)", 1, {TEXTOID}
-};
 
 void
 fleet_track_init(void)
@@ -193,7 +190,7 @@ lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 
 	if (own == NULL)
 		return false;
-	fleet_base_plan_execute(&await_plan, NULL, &key, NULL);
+	(void) fleet_handoff_await(map, true, vehicle->id);
 	if (fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
 		return false;
 	row = SPI_tuptable->vals[0];

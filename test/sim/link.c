@@ -147,20 +147,15 @@ passes(const char *sqlstate)
 	return false;
 }
 
-/* The node that the text names first, in double quotes, or SIM_NOWHERE. */
+/* The node of the region that a redirect's detail names, or SIM_NOWHERE. */
 static int
-node_in_text(const SimCluster *cluster, const char *text)
+node_in_detail(const SimCluster *cluster, const char *detail)
 {
 	char		name[SIM_NAME_LEN];
 
-	while ((text = strchr(text, '"')) != NULL)
-	{
-		text++;
-		if (sscanf(text, "%63[^\"]", name) == 1 &&
-			sim_cluster_find(cluster, name) != SIM_NOWHERE)
-			return sim_cluster_find(cluster, name);
-	}
-	return SIM_NOWHERE;
+	if (detail == NULL || sscanf(detail, "region=%63s", name) != 1)
+		return SIM_NOWHERE;
+	return sim_cluster_find(cluster, name);
 }
 
 /* The connection failed: close it, and say what libpq said. */
@@ -192,8 +187,8 @@ take_error(SimLink *link, const PGresult *result, SimReply *reply)
 			 primary ? primary : PQresultErrorMessage(result),
 			 detail ? "; " : "", detail ? detail : "");
 
-	if (strcmp(reply->sqlstate, "RF020") == 0)
-		reply->node = node_in_text(link->cluster, detail ? detail : "");
+	if (strcmp(reply->sqlstate, "RF027") == 0)
+		reply->node = node_in_detail(link->cluster, detail);
 	if (reply->node != SIM_NOWHERE)
 		reply->verdict = SIM_ELSEWHERE;
 	else if (sqlstate == NULL || passes(reply->sqlstate))
@@ -228,10 +223,11 @@ open_connection(SimLink *link, SimReply *reply)
 {
 	const SimNode *node = &link->cluster->nodes[link->node];
 	const char *const keywords[] = {
-		"host", "port", "dbname", "user", "connect_timeout", "application_name", NULL
+		"host", "port", "dbname", "user", "connect_timeout", "application_name", "options", NULL
 	};
 	const char *const values[] = {
-		node->host, node->port, node->dbname, node->user, "5", "fleet_replay", NULL
+		node->host, node->port, node->dbname, node->user, "5", "fleet_replay",
+		"-c fleet.routing=redirect", NULL
 	};
 	int			i;
 

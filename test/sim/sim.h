@@ -71,7 +71,7 @@ typedef enum SimStatement
 typedef enum SimVerdict
 {
 	SIM_DONE,
-	SIM_ELSEWHERE,				/* RF020; reply->node says where */
+	SIM_ELSEWHERE,				/* RF027; reply->node says where */
 	SIM_AGAIN,					/* may work later */
 	SIM_REFUSED					/* will never work */
 } SimVerdict;

@@ -13,7 +13,7 @@
  * outcome is unknown these answers mean that it had been done.
  *
  * Where a vehicle lives is learned from what the cluster says: the outcome
- * "moved", or error RF020, whose detail names the region.  A call that ends on
+ * "moved", or error RF027, whose detail names the region.  A call that ends on
  * another node than it began on was a handoff, however many tries it took.
  *
  * Copyright (c) 2026, the fleet authors

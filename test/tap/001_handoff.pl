@@ -163,7 +163,7 @@ sub car_places { return join ' ', $c->places(['car'], 'vehicle'), $c->places(['c
 	is(car_places(), 'b4 b4', 'and its ride');
 	is($c->sql('b', "SELECT fleet.lon(v.location), fleet.lon(r.current_location) FROM fleet.local_vehicles AS v JOIN fleet.local_rides AS r USING (vehicle_id)"),
 		'1.9|1.9', 'both know the place');
-	is($c->try_sql('c', "SELECT fleet.report_fix('car', 1.8, 0.5)")->{state}, 'RF020', 'the node it left refuses its next fix');
+	is($c->try_sql('c', "SELECT fleet.report_fix('car', 1.8, 0.5)", set => { 'fleet.routing' => 'redirect' })->{state}, 'RF027', 'the node it left says where it is');
 	is($c->try_sql('a', "SELECT fleet.register_vehicle('car', @{[$c->place('a')]})")->{state},
 		'23505', 'the id of a vehicle is still taken where it left');
 }
