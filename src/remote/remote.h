@@ -33,6 +33,8 @@ typedef struct FleetStatement
 	bool		prepared;		/* the peer has said so */
 } FleetStatement;
 
+typedef struct FleetPeer FleetPeer; /* see breaker.c */
+
 typedef struct FleetConn
 {
 	char		region[NAMEDATALEN];	/* hash key */
@@ -51,6 +53,12 @@ typedef struct FleetConn
 	uint32		server_hash;	/* syscache hash of its foreign server */
 	uint32		mapping_hash;
 	bool		stale;			/* options changed since it was opened */
+	uint64		options;		/* hash of all options it was opened with */
+	int64		asked_at;		/* when the last request was sent */
+	FleetPeer  *peer;			/* in shared memory; NULL before the first use */
+	uint32		peer_generation;
+	uint64		probe;			/* token of the probe that it is, or 0 */
+	bool		counted;		/* its failure is */
 } FleetConn;
 
 typedef enum FleetReplyStatus

@@ -1,0 +1,251 @@
+# fleet: a peer that does not answer is not waited for by everybody.
+# Copyright (c) 2026, the fleet authors
+#
+# Proves: after fleet.breaker_failures failures in a row calls to a peer fail at
+# once (a peer that takes connections and never answers would else cost each its
+# whole timeout); errors of SQL and cancels are no failures; past its back-off one
+# caller is let through and no second one, also where that one is cancelled,
+# terminated or stopped in the middle; the back-off grows; the first answer closes it,
+# be it the resolver's, whom it does not hinder; what was begun on a connection
+# that is open goes on and is committed; reads with 'partial' go on without the
+# region; other options of the server close it; 0 turns it off.
+
+use strict;
+use warnings;
+
+use FleetCluster;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $c = FleetCluster->new(settings => "fleet.connect_timeout = 400\nfleet.read_timeout = 400");
+
+# What comes of a statement, and how many milliseconds it takes.
+my $attempt = <<'SQL';
+CREATE FUNCTION attempt(statement text, OUT result text, OUT ms integer, OUT message text, OUT detail text) LANGUAGE plpgsql AS $$
+DECLARE
+	started timestamptz := clock_timestamp();
+BEGIN
+	BEGIN
+		EXECUTE statement;
+		result := 'ok';
+	EXCEPTION WHEN OTHERS OR query_canceled THEN
+		GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+		result := SQLSTATE;
+	END;
+	ms := extract(epoch FROM clock_timestamp() - started) * 1000;
+END
+$$;
+SQL
+$c->sql('a', $attempt);
+
+my $ask = "SELECT fleet.ask('b', 'SELECT 1', 1000)";
+
+# {result, ms, message, detail} of a statement on a.
+sub attempt
+{
+	my ($sql) = @_;
+	my ($row) = $c->rows('a', 'SELECT result, ms, message, detail FROM attempt($a$' . ($sql // $ask) . '$a$)');
+	my %answer;
+	@answer{ 'result', 'ms', 'message', 'detail' } = @$row;
+	return \%answer;
+}
+
+# Some columns of a's row of b.
+sub peer { return $c->sql('a', "SELECT $_[0] FROM fleet.peers WHERE region = 'b'") }
+
+# Fail until calls are refused.  Returns the results, in their order.
+sub open_breaker
+{
+	my @results;
+	push @results, attempt()->{result} until @results && $results[-1] eq 'RF026' || @results > 20;
+	return "@results";
+}
+
+# Until the next try is further away than so many seconds.
+sub open_for
+{
+	my ($seconds) = @_;
+	$c->wait_until(sub { attempt(); peer("next_try > clock_timestamp() + interval '$seconds s'") eq 't' }, "b is refused for $seconds s", 40);
+}
+
+# Call until it is answered; seconds from now.
+sub until_answered
+{
+	my ($what) = @_;
+	my $start = time;
+	$c->wait_until(sub { attempt()->{result} eq 'ok' }, $what);
+	return time - $start;
+}
+
+my $five = '08001 08001 08001 08001 08001 RF026';
+
+# ---- all is well
+
+is($c->sql('a', 'SELECT string_agg(region, $$ $$) FROM fleet.peers'), 'b c', 'each other region has a row');
+my ($kept) = $c->add_rides('a', 'kept');
+is($c->sql('a', "SELECT fleet.handoff('kept', 'b')"), 2, 'a ride goes to b');
+is(peer('state, failures, opened_at IS NULL, next_try IS NULL, last_error IS NULL, last_ok > now() - interval $$5 s$$, connects > 0, answered > 0, failed, refused'),
+	'closed|0|t|t|t|t|t|t|0|0', 'what there is to see of b then');
+attempt("SELECT fleet.ask('b', 'SELECT 1/0')") for 1 .. 8;
+is(attempt("SELECT fleet.ask('b', 'SELECT 1/0')")->{result}, '22012', 'an error of SQL there');
+is(peer('state, failures, failed'), 'closed|0|0', 'is no failure of b');
+
+# ---- b is killed
+
+$c->kill9('b');
+is(open_breaker(), $five, 'b is killed: after five failures calls are refused');
+my $refused = attempt();
+is($refused->{message}, 'region "b" is not asked now', 'the message');
+like($refused->{detail}, qr/^5 attempts in a row have failed, the last one with ".+"; the next one is let through in -?\d+ ms\.$/, 'the detail');
+is(peer('state, failures, opened_at <= clock_timestamp(), next_try > opened_at, failed, refused > 1'), 'open|5|t|t|5|t', 'fleet.peers');
+like(peer('last_error'), qr/No such file|refused/, 'and the last error');
+is(attempt("SELECT fleet.handoff('kept', 'c')")->{result}, '08001', 'a ride that only b can have cannot be looked for');
+my ($other) = $c->add_rides('a', 'other');
+is($c->sql('a', "SELECT fleet.handoff('other', 'c')"), 2, 'other peers are asked as ever');
+is($c->sql('c', "SELECT state FROM fleet.peers WHERE region = 'b'"), 'closed', 'and other servers have found out nothing');
+
+# Reads.
+$c->sql('a', 'SET client_min_messages = notice');
+$refused = $c->ask('a', "SELECT fleet.count_rides(on_unavailable => 'partial')");
+like($refused->{out}, qr/NOTICE:.*region "b" is missing in the answer/, 'a partial read names b');
+like($refused->{out}, qr/DETAIL:.*the region is not asked now: \d+ attempts/, 'and says why');
+is($c->sql('a', 'SELECT failed FROM fleet.last_read()'), '{b}', 'so does fleet.last_read');
+$c->sql('a', 'RESET client_min_messages');
+$refused = attempt('SELECT fleet.count_rides()');
+is("$refused->{result} $refused->{message}", '08006 could not read region "b"', 'another read fails and names b');
+
+# ---- it comes back
+
+$c->start('b');
+my $took = until_answered('b answers');
+cmp_ok($took, '<', 2, sprintf 'b is back: it is asked again after %.2f s', $took);
+is(peer('state, failures, opened_at IS NULL, next_try IS NULL, last_error IS NULL'), 'closed|0|t|t|f', 'fleet.peers then: only the last error stays');
+
+# ---- b is frozen: it takes connections, and is silent
+
+my $frozen = 0;
+$c->freeze('b');
+is(attempt("SET LOCAL statement_timeout = 150; $ask")->{result}, '57014', 'a call that is cancelled') for 1 .. 6;
+is(peer('state, failures'), 'closed|0', 'is no failure');
+is(attempt('SELECT fleet.count_rides()')->{message}, 'could not read region "b"', 'a read of a frozen region');
+is(peer('failures, last_error'), '1|no answer within 400 ms', 'is one');
+is(open_breaker(), '08001 08001 08001 08001 RF026', 'as is each connection that is not made in time');
+my @ms;
+my $refusals = peer('refused');
+my $probes = peer('failed');
+for (my $end = time + 5; time < $end; sleep 0.01)
+{
+	my $answer = attempt();
+	push @ms, $answer->{ms} if $answer->{result} eq 'RF026';
+}
+@ms = sort { $a <=> $b } @ms;
+$refusals = peer('refused') - $refusals;
+$probes = peer('failed') - $probes;
+diag(sprintf 'frozen for 5 s: %d calls refused (median %d ms, worst %d ms), %d let through', $refusals, $ms[ @ms / 2 ], $ms[-1], $probes);
+cmp_ok($ms[ @ms * 0.99 ], '<', 50, 'a call that is refused does not wait');
+cmp_ok($probes, '<=', 6, 'the back-off grows');
+cmp_ok($probes, '>=', 3, 'and somebody tries now and then');
+$took = attempt("SELECT fleet.count_rides(on_unavailable => 'partial')");
+is($took->{result}, 'ok', 'a partial read');
+cmp_ok($took->{ms}, '<', 50, 'does not wait either') unless peer("next_try < clock_timestamp() - interval '100 ms'") eq 't';
+
+# Many at the moment when the next try is due, each on a connection of its own.
+sub many_at_once
+{
+	my ($n) = @_;
+	$c->wait_until(sub { attempt(); peer("state = 'open' AND next_try > clock_timestamp() + interval '600 ms'") eq 't' }, 'a back-off begins', 40);
+	my $at = peer("next_try + interval '50 ms'");
+	my @sessions = map { $c->start_sql('a', "SELECT pg_sleep_until('$at'); SELECT result, ms FROM attempt(\$a\$$ask\$a\$)") } 1 .. $n;
+	return sort map { $_->finish->{out} =~ s/^\s+|\|.*//gr . '|' . ($_->{out} =~ /\|(\d+)/)[0] } @sessions;
+}
+
+for my $round (1 .. 2)
+{
+	my @results = many_at_once(8);
+	is(join(' ', map { s/\|.*//r } @results), '08001 ' . join(' ', ('RF026') x 7), "round $round: of eight at once one is let through")
+	  or diag("@results");
+}
+
+# ---- probes that do not come to an end
+
+# A session that has become the probe and waits, for 20 s if it is let.
+sub start_probe
+{
+	my $session;
+	$c->wait_until(sub {
+		peer("state = 'open' AND next_try < clock_timestamp()") eq 't' or return 0;
+		$session = $c->start_sql('a', $ask, set => { 'fleet.connect_timeout' => 20000 });
+		$c->wait_until(sub { peer('state') eq 'half-open' }, 'a probe is under way');
+		return 1;
+	}, 'the next try is due', 40);
+	return $session;
+}
+
+for my $case ([ 'cancelled', 'pg_cancel_backend', '57014' ], [ 'terminated', 'pg_terminate_backend', '57P01' ])
+{
+	my ($how, $function, $state) = @$case;
+	my $session = start_probe();
+	is(attempt()->{result}, 'RF026', "while a probe is under way another call is refused");
+	like(attempt()->{detail}, qr/another one is being made/, 'and hears of it');
+	$c->sql('a', "SELECT $function(" . $session->backend . ')');
+	is($session->finish->{state}, $state, "the probe is $how");
+	is(peer('state, next_try <= clock_timestamp()'), 'open|t', "the probe is $how: the next one is due at once");
+	is(attempt()->{result}, '08001', "the probe is $how: the next caller is one");
+}
+
+my $session = start_probe();
+my $pid = $session->backend;
+my $start = time;
+kill 'STOP', $pid;
+sleep 0.1;
+is(attempt()->{result}, 'RF026', 'the probe is stopped: others are refused');
+$c->wait_until(sub { attempt()->{result} eq '08001' }, 'the lease of a probe ends');
+$took = time - $start;
+cmp_ok($took, '<', 7.5, sprintf 'the probe is stopped: others are let through after %.1f s', $took);
+my $before = peer('next_try');
+kill 'CONT', $pid;
+$c->sql('a', "SELECT pg_cancel_backend($pid)");
+$session->finish;
+is(peer('next_try'), $before, 'when it goes on it is nobody any more');
+
+# ---- b is thawed
+
+open_for(3);
+$c->thaw('b');
+is(attempt()->{result}, 'RF026', 'b is thawed: the back-off goes on');
+is(attempt("SET LOCAL fleet.breaker_failures = 0; $ask")->{result}, 'ok', 'but not for who has turned it off');
+is(peer('state, failures'), 'closed|0', 'his answer closes it for all');
+is(attempt()->{result}, 'ok', 'so all ask');
+$c->freeze('b');
+open_for(3);
+$c->thaw('b');
+$took = until_answered('b answers');
+diag(sprintf 'thawed at the longest back-off: asked again after %.2f s', $took);
+cmp_ok($took, '<', 5.2, 'b is asked again within the longest back-off');
+
+# It is on probation until it has answered a request: one that answers nothing but
+# SELECT 1 is refused at once, and for longer.
+sub hold_requests { $c->sql('b', "ALTER ROLE fleet_node SET statement_timeout = 0; " . $_[0]) }
+
+# ---- what has begun goes on
+
+# b takes no more connections; those that there are, are open.
+$c->add_rides('a', 'begun-1', 'begun-2', 'waiting');
+my $waiting = $c->start_waiting('a', "SELECT fleet.handoff('waiting', 'b')", 'after-prepare');
+my $begun = $c->start_waiting('a', "BEGIN; SELECT fleet.handoff('begun-1', 'b'); SELECT fleet.handoff('begun-2', 'b'); COMMIT", 'between-handoffs')
+  if 0;
+$c->sql('b', 'ALTER ROLE fleet_node CONNECTION LIMIT 0');
+my $begin = $c->start_sql('a', <<'SQL');
+SELECT 1
+SQL
+$begin->finish;
+my @refused = map { $c->try_sql('a', $ask)->{state} } 1 .. 6;
+is("@refused", $five, 'too many connections is a failure');
+like(peer('last_error'), qr/too many connections/, 'and told');
+$c->go('a', 'after-prepare');
+my $result = $waiting->finish;
+ok($result->{ok} && $result->{err} !~ /did not confirm/, 'COMMIT PREPARED goes out, and is confirmed, all the same') or diag($result->{err});
+$c->sql('b', 'ALTER ROLE fleet_node CONNECTION LIMIT -1');
+$c->heal;
+
+done_testing();
