@@ -26,6 +26,7 @@
 
 #include "commands/defrem.h"
 #include "common/hashfn.h"
+#include "common/pg_prng.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -47,8 +48,13 @@
 /* Room for all of libpq's options and ours. */
 #define MAX_CONN_OPTIONS 64
 
-/* What every session of ours starts with, whatever its role's settings say. */
-#define SESSION_OPTIONS "-c search_path=pg_catalog -c datestyle=ISO -c intervalstyle=postgres " \
+/*
+ * What every session of ours starts with, whatever its role's settings say.  The
+ * server reports the style of dates; by its unusual order we know that it has got
+ * all of this (nothing that is sent has dates whose meaning the order changes).
+ */
+#define REPORTED_DATESTYLE "ISO, YMD"
+#define SESSION_OPTIONS "-c search_path=pg_catalog -c datestyle=ISO,YMD -c intervalstyle=postgres " \
 	"-c extra_float_digits=1 -c standard_conforming_strings=on -c statement_timeout=0 -c lock_timeout=0 " \
 	"-c idle_in_transaction_session_timeout=0 -c synchronous_commit=on " \
 	"-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off"
@@ -76,7 +82,7 @@ fleet_remote_init(void)
 {
 	DefineCustomIntVariable("fleet.connect_timeout",
 							"Time that opening a connection to another node may take.",
-							"Raise it where nodes are far apart or behind a slow pooler.",
+							"Raise it where nodes are far apart.",
 							&fleet_remote_connect_timeout, 2000, 10, 600000,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	fleet_remote_breaker_init();
@@ -337,11 +343,25 @@ is_quiet(PGconn *pg)
 	return poll(&fd, 1, 0) == 0;
 }
 
+/*
+ * Does the session have the settings that it was to start with?  A pooler that
+ * drops them also hands a session from one client to another between
+ * transactions, or may: what is prepared there is not safe.
+ */
+static bool
+has_settings(FleetConn *conn)
+{
+	const char *reported = PQparameterStatus(conn->pg, "DateStyle");
+
+	return reported != NULL && strcmp(reported, REPORTED_DATESTYLE) == 0;
+}
+
 /* Open a connection.  NULL and a message where that fails. */
 static FleetConn *
 open_connection(FleetConn *conn, const Address *address, char **error)
 {
 	bool		connected;
+	bool		usable;
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -350,6 +370,7 @@ open_connection(FleetConn *conn, const Address *address, char **error)
 				 errdetail("There are too many open files.")));
 	conn->broken = true;		/* until it is known to work */
 	conn->counted = false;
+	conn->nonce = pg_prng_uint32(&pg_global_prng_state);
 	conn->pg = start_connection(conn, address);
 	if (conn->pg == NULL)
 	{
@@ -359,10 +380,13 @@ open_connection(FleetConn *conn, const Address *address, char **error)
 	}
 	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
 	connected = poll_connection(conn);
-	if (!connected)
+	usable = connected && has_settings(conn);
+	if (!usable)
 	{
-		*error = connection_error(conn);
-		if (PQstatus(conn->pg) == CONNECTION_BAD ||
+		*error = connected ?
+			pstrdup("the session has not got its settings: there is a pooler between the nodes, and must not be") :
+			connection_error(conn);
+		if (connected || PQstatus(conn->pg) == CONNECTION_BAD ||
 			fleet_remote_connect_timeout >= FLEET_PEER_PATIENCE_MS)
 			fleet_remote_breaker_failed(conn, *error);
 		fleet_remote_discard(conn);

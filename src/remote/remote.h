@@ -29,7 +29,7 @@
 typedef struct FleetStatement
 {
 	const char *sql;			/* a string constant of ours */
-	char		name[16];
+	char		name[32];
 	bool		prepared;		/* the peer has said so */
 } FleetStatement;
 
@@ -46,6 +46,7 @@ typedef struct FleetConn
 	int			wait_socket;	/* the socket's place in it */
 	PGresult   *partial;		/* reply that is being read */
 	int			preparing;		/* request that prepares the last statement, or 0 */
+	uint32		nonce;			/* in the names of its statements */
 	int			nstatement;
 	FleetStatement statements[FLEET_STATEMENTS_MAX];
 	bool		in_transaction; /* a branch is open on it */

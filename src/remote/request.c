@@ -198,7 +198,11 @@ fleet_remote_queue(FleetConn *conn, const char *sql)
 	return note_queued(conn, PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0));
 }
 
-/* Put a new statement on the list; its preparation goes ahead in the request. */
+/*
+ * Put a new statement on the list; its preparation goes ahead in the request.  The
+ * name is this connection's alone: where a pooler has others use the same session
+ * of the server, a wrong statement under our name would be worse than none.
+ */
 static FleetStatement *
 add_statement(FleetConn *conn, const char *sql)
 {
@@ -209,7 +213,7 @@ add_statement(FleetConn *conn, const char *sql)
 	statement = &conn->statements[conn->nstatement];
 	statement->sql = sql;
 	statement->prepared = false;
-	snprintf(statement->name, sizeof(statement->name), "fleet_%d", conn->sent);
+	snprintf(statement->name, sizeof(statement->name), "fleet_%08x_%d", conn->nonce, conn->sent);
 	if (!PQsendPrepare(conn->pg, statement->name, sql, 0, NULL))
 		return NULL;
 	conn->nstatement++;
