@@ -317,6 +317,45 @@ $c->start('b');
 $c->sql('a', "ALTER SERVER fleet_b OPTIONS (SET port '$port')");
 is(attempt()->{result}, 'ok', 'the right ones are tried at once');
 
+# ---- more peers than there is room for
+
+is(peer('connects > 0, answered > 0'), 't|t', 'b has been asked');
+$c->sql('a', <<'SQL');
+BEGIN;
+DO $$
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		EXECUTE format('CREATE SERVER fleet_x%s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host $h$/nowhere$h$)', i);
+		EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER fleet_x%s', i);
+		BEGIN
+			PERFORM fleet.ask('x' || i, 'SELECT 1');
+		EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$$;
+ROLLBACK;
+SQL
+is(peer('state, connects, answered, failed, last_error IS NULL'), 'closed|0|0|0|t', 'those that were not used for longest are forgotten');
+is(attempt()->{result}, 'ok', 'which takes nothing from a connection that is open');
+is(peer('connects, answered, failed'), '0|1|0', 'they are counted anew when they are asked');
+is(scalar(map { $_->[0] } $c->rows('a', 'SELECT region FROM fleet.peers')), 2, 'those that are on no map are not shown');
+
+# ---- a region is removed, and added again
+
+$c->sql('a', "ALTER SERVER fleet_c OPTIONS (SET port '1')");
+attempt("SELECT fleet.ask('c', 'SELECT 1')") for 1 .. 6;
+is($c->sql('a', "SELECT state FROM fleet.peers WHERE region = 'c'"), 'open', 'c is refused');
+$c->sql('c', "SELECT fleet.handoff('other', 'a')");
+$c->sql('a', "ALTER SERVER fleet_c OPTIONS (SET port '@{[ $c->{nodes}{c}{server}->port ]}')");
+$c->heal;
+$c->sql('a', "SELECT fleet.remove_region('c')");
+is($c->sql('a', 'SELECT string_agg(region, $$ $$) FROM fleet.peers'), 'b', 'a region that is removed is not shown');
+$c->wait_until(sub { $c->try_sql('a', $c->add_region_sql('c'))->{ok} }, 'c is added again');
+is($c->sql('a', "SELECT state, failures FROM fleet.peers WHERE region = 'c'"), 'closed|0', 'it is shown when it is added again');
+is($c->sql('a', "SELECT fleet.handoff('other', 'c')"), 2 + 2, 'and is asked');
+
 # ---- who may look
 
 $c->sql('a', 'CREATE ROLE watcher LOGIN; GRANT SELECT ON fleet.peers TO watcher');
