@@ -299,6 +299,19 @@ COMMENT ON FUNCTION fleet.ask(text, text, integer) IS
 	'runs a query on the node of a region, or on a replica, as fleet_node: first column of the first row';
 REVOKE EXECUTE ON FUNCTION fleet.ask(text, text, integer) FROM PUBLIC;
 
+CREATE FUNCTION fleet.peer_states(OUT region text, OUT state text, OUT failures integer, OUT opened_at timestamptz,
+	OUT next_try timestamptz, OUT last_error text, OUT last_failed timestamptz, OUT last_ok timestamptz,
+	OUT connects bigint, OUT answered bigint, OUT failed bigint, OUT refused bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'fleet_remote_peer_states'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.peer_states() IS 'internal: behind the view fleet.peers';
+REVOKE EXECUTE ON FUNCTION fleet.peer_states() FROM PUBLIC;
+
+CREATE VIEW fleet.peers AS SELECT * FROM fleet.peer_states();
+COMMENT ON VIEW fleet.peers IS
+	'the nodes of the other regions, as this server has found them: whether they are asked, and what went wrong last';
+
 -- ---------------------------------------------------------------------------
 -- region: identity, the region map, where a place is
 -- ---------------------------------------------------------------------------
@@ -2725,7 +2738,7 @@ BEGIN
 	FOR region IN SELECT m.name FROM fleet.map_regions AS m ORDER BY m.name LOOP
 		BEGIN
 			RETURN fleet.ask(region, format('SELECT fleet.forget_replica(%L)', name), 30000);
-		EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnection THEN
+		EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnection OR SQLSTATE 'RF026' THEN
 			CONTINUE;
 		END;
 	END LOOP;

@@ -21,7 +21,7 @@ SELECT fleet.node_name(), fleet.own_region(), fleet.region_of(0.5, 0.5), fleet.h
 SELECT test.state_of(s) AS state, s FROM unnest(ARRAY['SELECT FROM fleet.rides', 'SELECT FROM fleet.local_rides', 'SELECT FROM fleet.rides_east',
 	'SELECT FROM fleet.vehicles', 'SELECT FROM fleet.local_vehicles', 'SELECT FROM fleet.departures', 'SELECT FROM fleet.handoff_log',
 	'SELECT FROM fleet.decisions', 'SELECT FROM fleet.resolution', 'SELECT FROM fleet.node', 'SELECT FROM fleet.map', 'SELECT FROM fleet.map_regions',
-	'SELECT FROM fleet.map_log', 'SELECT FROM fleet.in_doubt', 'SELECT FROM fleet.regions',
+	'SELECT FROM fleet.map_log', 'SELECT FROM fleet.in_doubt', 'SELECT FROM fleet.peers', 'SELECT FROM fleet.regions',
 	'SELECT fleet.init_node(''x'')', 'SELECT fleet.add_region(''x'', NULL, '''')', 'SELECT fleet.remove_region(''west'')',
 	'SELECT fleet.set_geofence(''west'', NULL)', 'SELECT fleet.set_capacity(''west'', 0)',
 	'SELECT fleet.handoff(''P-1'', ''east'')', 'SELECT fleet.handoff(ARRAY[''P-1''], ''east'')', 'SELECT fleet.handoff_vehicle(''PV-1'', ''east'')',

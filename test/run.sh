@@ -399,6 +399,18 @@ keep_failed()
     echo "--- kept: $folder"
 }
 
+# need_pooler: PGBOUNCER, a copy that the server's user can read; not set where
+# there is none.
+need_pooler()
+{
+    local path
+    unset PGBOUNCER
+    path=$("$FLEET_ROOT/test/setup.sh" --pooler) || return 0
+    cp "$path" "$SCRATCH/pgbouncer"
+    give_to_server "$SCRATCH/pgbouncer"
+    export PGBOUNCER=$SCRATCH/pgbouncer
+}
+
 # tap: tests with several servers.  The random run among them (make chaos) takes
 # SEED and CHAOS_SECONDS.
 suite_tap()
@@ -406,6 +418,7 @@ suite_tap()
     local list
     mapfile -t list < <(files "$PROJECT"/test/tap/*.pl)
     [ ${#list[@]} -gt 0 ] || { no_tests tap; return; }
+    [[ "${list[*]}" != *pgbouncer* ]] || need_pooler
     export RUN_SECONDS=${CHAOS_SECONDS:-60}
     FILE_TIMEOUT=$((FILE_TIMEOUT + RUN_SECONDS))
     run_perl tap "${list[@]}"

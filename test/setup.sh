@@ -7,6 +7,9 @@
 #   test/setup.sh --pg-config   print the pg_config to use, or exit 1
 #   test/setup.sh --fuzz        install what only fuzzing needs (root on Debian),
 #                               or exit 1; others do without
+#   test/setup.sh --pooler      print the path of pgbouncer, or exit 1.  Debian's
+#                               package would start a service, so root on Debian has
+#                               it unpacked in build/ instead
 #
 # PG_CONFIG in the environment wins; else PostgreSQL 15, else the newest one in
 # /usr/lib/postgresql that has development files, else pg_config of the PATH.
@@ -113,6 +116,36 @@ can_fuzz()
     return "$rc"
 }
 
+# unpack_pooler FOLDER: pgbouncer's package, and the libraries that it needs.
+unpack_pooler()
+{
+    local work libraries
+    [ "$EUID" -eq 0 ] && command -v apt-get >/dev/null || return 1
+    work=$(mktemp -d)
+    if ! (cd "$work" && { apt-get download -qq pgbouncer ||
+            { apt-get update -qq && apt-get download -qq pgbouncer; }; }) >"$work/log" 2>&1 </dev/null; then
+        echo "setup.sh: apt-get could not download pgbouncer" >&2
+        rm -rf "$work"
+        return 1
+    fi
+    mkdir -p "$1"
+    dpkg-deb -x "$work"/pgbouncer_*.deb "$1"
+    libraries=$(dpkg-deb -f "$work"/pgbouncer_*.deb Depends | tr ',' '\n' |
+        sed -n 's/^ *\(lib[a-z0-9.+-]*\).*/\1/p' | tr '\n' ' ')
+    rm -rf "$work"
+    # shellcheck disable=SC2086
+    "$1/usr/sbin/pgbouncer" --version >/dev/null 2>&1 || install_packages $libraries >&2
+}
+
+find_pooler()
+{
+    local unpacked
+    unpacked=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)/build/pooler
+    PATH=$PATH:/usr/sbin command -v pgbouncer && return
+    [ -x "$unpacked/usr/sbin/pgbouncer" ] || unpack_pooler "$unpacked" || return 1
+    echo "$unpacked/usr/sbin/pgbouncer"
+}
+
 main()
 {
     local config missing
@@ -125,8 +158,11 @@ main()
         install_packages clang-14 libclang-rt-14-dev clang
         can_fuzz
         return
+    elif [ "${1:-}" = --pooler ]; then
+        find_pooler
+        return
     elif [ $# -gt 0 ]; then
-        echo "usage: test/setup.sh [--pg-config | --fuzz]" >&2
+        echo "usage: test/setup.sh [--pg-config | --fuzz | --pooler]" >&2
         exit 2
     fi
     if [ -n "${PG_CONFIG:-}" ]; then

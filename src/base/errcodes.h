@@ -35,6 +35,7 @@
 #define FLEET_ERRCODE_IN_DOUBT				FLEET_ERRCODE('0', '2', '2')
 #define FLEET_ERRCODE_NOT_WRITABLE			FLEET_ERRCODE('0', '2', '3')
 #define FLEET_ERRCODE_PEER_IN_DOUBT			FLEET_ERRCODE('0', '2', '5')
+#define FLEET_ERRCODE_NOT_ASKED				FLEET_ERRCODE('0', '2', '6')
 #define FLEET_ERRCODE_REDIRECT				FLEET_ERRCODE('0', '2', '7')
 
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:

@@ -358,6 +358,8 @@ fleet_commit_resolver_main(Datum main_arg)
 	SetConfigOption("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("application_name", "fleet resolver", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("fleet.connect_timeout", "500", PGC_USERSET, PGC_S_SESSION);
+	/* It has a back-off of its own, and is the first to know that a node is back. */
+	SetConfigOption("fleet.breaker_failures", "0", PGC_SUSET, PGC_S_SESSION);
 	context = AllocSetContextCreate(TopMemoryContext, "fleet resolver round",
 									ALLOCSET_DEFAULT_SIZES);
 	for (;;)

@@ -29,9 +29,11 @@
 typedef struct FleetStatement
 {
 	const char *sql;			/* a string constant of ours */
-	char		name[16];
+	char		name[32];
 	bool		prepared;		/* the peer has said so */
 } FleetStatement;
+
+typedef struct FleetPeer FleetPeer; /* see breaker.c */
 
 typedef struct FleetConn
 {
@@ -44,6 +46,7 @@ typedef struct FleetConn
 	int			wait_socket;	/* the socket's place in it */
 	PGresult   *partial;		/* reply that is being read */
 	int			preparing;		/* request that prepares the last statement, or 0 */
+	uint32		nonce;			/* in the names of its statements */
 	int			nstatement;
 	FleetStatement statements[FLEET_STATEMENTS_MAX];
 	bool		in_transaction; /* a branch is open on it */
@@ -51,6 +54,12 @@ typedef struct FleetConn
 	uint32		server_hash;	/* syscache hash of its foreign server */
 	uint32		mapping_hash;
 	bool		stale;			/* options changed since it was opened */
+	uint64		options;		/* hash of all options it was opened with */
+	int64		asked_at;		/* when the last request was sent */
+	FleetPeer  *peer;			/* in shared memory; NULL before the first use */
+	uint32		peer_generation;
+	uint64		probe;			/* token of the probe that it is, or 0 */
+	bool		counted;		/* its failure is */
 } FleetConn;
 
 typedef enum FleetReplyStatus

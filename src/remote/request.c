@@ -33,6 +33,7 @@
 #include "storage/latch.h"
 
 #include "base/errcodes.h"
+#include "remote/breaker.h"
 #include "remote/remote.h"
 #include "remote/wait.h"
 
@@ -124,18 +125,28 @@ wait_for(FleetConn *conn, int events, int64 deadline)
 	return true;
 }
 
+/* The connection is of no use any more; where it was lost that is the peer's failure. */
+static void
+break_off(FleetConn *conn)
+{
+	if (PQstatus(conn->pg) == CONNECTION_BAD)
+		fleet_remote_breaker_failed(conn, PQerrorMessage(conn->pg));
+	conn->broken = true;
+}
+
 /* End a request that was queued (or not): start to send it. */
 static bool
 finish_send(FleetConn *conn, bool queued)
 {
 	if (!queued || !PQpipelineSync(conn->pg) || PQflush(conn->pg) < 0)
 	{
-		conn->broken = true;
+		break_off(conn);
 		return false;
 	}
 	conn->queued = false;
 	conn->pending++;
 	conn->sent++;
+	conn->asked_at = monotonic_ms();
 	return true;
 }
 
@@ -151,7 +162,7 @@ bool
 fleet_remote_flush(FleetConn *conn)
 {
 	if (PQflush(conn->pg) < 0)
-		conn->broken = true;
+		break_off(conn);
 	return !conn->broken;
 }
 
@@ -174,7 +185,7 @@ note_queued(FleetConn *conn, bool queued)
 {
 	conn->queued = true;
 	if (!queued)
-		conn->broken = true;
+		break_off(conn);
 	return queued;
 }
 
@@ -187,7 +198,11 @@ fleet_remote_queue(FleetConn *conn, const char *sql)
 	return note_queued(conn, PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0));
 }
 
-/* Put a new statement on the list; its preparation goes ahead in the request. */
+/*
+ * Put a new statement on the list; its preparation goes ahead in the request.  The
+ * name is this connection's alone: where a pooler has others use the same session
+ * of the server, a wrong statement under our name would be worse than none.
+ */
 static FleetStatement *
 add_statement(FleetConn *conn, const char *sql)
 {
@@ -198,7 +213,7 @@ add_statement(FleetConn *conn, const char *sql)
 	statement = &conn->statements[conn->nstatement];
 	statement->sql = sql;
 	statement->prepared = false;
-	snprintf(statement->name, sizeof(statement->name), "fleet_%d", conn->sent);
+	snprintf(statement->name, sizeof(statement->name), "fleet_%08x_%d", conn->nonce, conn->sent);
 	if (!PQsendPrepare(conn->pg, statement->name, sql, 0, NULL))
 		return NULL;
 	conn->nstatement++;
@@ -314,11 +329,30 @@ take_results(FleetConn *conn)
 	return false;
 }
 
+/*
+ * Tell the breaker what has come of a request.  A timeout counts only where the
+ * peer was given some time at all.
+ */
+static void
+note_reply(FleetConn *conn, const PGresult *result, FleetReplyStatus status)
+{
+	const char *error = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+
+	if (status == FLEET_REPLY_OK)
+		fleet_remote_breaker_answered(conn);
+	else if (status == FLEET_REPLY_BROKEN)
+		fleet_remote_breaker_failed(conn, error ? error : PQerrorMessage(conn->pg));
+	else if (monotonic_ms() - conn->asked_at >= FLEET_PEER_PATIENCE_MS)
+		fleet_remote_breaker_failed(conn, "no answer in time");
+}
+
 static FleetReplyStatus
 finish_reply(FleetConn *conn, FleetReply *reply, FleetReplyStatus status)
 {
 	reply->result = conn->partial;
 	conn->partial = NULL;
+	if (conn->pg != NULL && !conn->broken)
+		note_reply(conn, reply->result, status);
 	if (status == FLEET_REPLY_OK)
 	{
 		ExecStatusType s = PQresultStatus(reply->result);
@@ -340,7 +374,10 @@ fleet_remote_receive(FleetConn *conn, int64 deadline, FleetReply *reply)
 {
 	reply->result = NULL;
 	if (conn->pg == NULL || conn->broken || conn->pending == 0)
+	{
+		conn->broken = true;	/* nothing was lost just now */
 		return finish_reply(conn, reply, FLEET_REPLY_BROKEN);
+	}
 	for (;;)
 	{
 		int			unsent = PQflush(conn->pg);

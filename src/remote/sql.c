@@ -17,10 +17,13 @@
 #include "utils/tuplestore.h"
 
 #include "base/shmem.h"
+#include "region/map.h"
+#include "remote/breaker.h"
 #include "remote/remote.h"
 
 PG_FUNCTION_INFO_V1(fleet_remote_parse_conninfo);
 PG_FUNCTION_INFO_V1(fleet_remote_ask);
+PG_FUNCTION_INFO_V1(fleet_remote_peer_states);
 
 /* fleet.parse_conninfo(text) -> (keyword, value): the options that are given. */
 Datum
@@ -81,4 +84,55 @@ fleet_remote_ask(PG_FUNCTION_ARGS)
 	if (answer == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(answer));
+}
+
+#define PEER_COLUMNS 12
+
+static const char *const state_names[] = {"closed", "open", "half-open"};
+
+/* A time, or null for 0. */
+static Datum
+time_or_null(TimestampTz at, bool *isnull)
+{
+	*isnull = at == 0;
+	return TimestampTzGetDatum(at);
+}
+
+/* fleet.peer_states(): how it stands with the node of each other region. */
+Datum
+fleet_remote_peer_states(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const FleetRegionMap *map = fleet_region_map();
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < map->nregion; i++)
+	{
+		const char *region = map->regions[i].name;
+		Datum		values[PEER_COLUMNS];
+		bool		nulls[PEER_COLUMNS] = {false};
+		uint64		options = 0;
+		bool		known;
+		FleetPeerLook look;
+
+		if (&map->regions[i] == map->own)
+			continue;
+		known = fleet_remote_peer_options(region, &options);
+		fleet_remote_breaker_look(region, known, options, &look);
+		values[0] = CStringGetTextDatum(region);
+		values[1] = CStringGetTextDatum(state_names[look.state]);
+		values[2] = Int32GetDatum(look.failures);
+		values[3] = time_or_null(look.opened_at, &nulls[3]);
+		values[4] = time_or_null(look.next_try, &nulls[4]);
+		values[5] = CStringGetTextDatum(look.last_error);
+		nulls[5] = look.last_failed == 0;
+		values[6] = time_or_null(look.last_failed, &nulls[6]);
+		values[7] = time_or_null(look.last_ok, &nulls[7]);
+		values[8] = Int64GetDatum((int64) look.connects);
+		values[9] = Int64GetDatum((int64) look.answered);
+		values[10] = Int64GetDatum((int64) look.failed);
+		values[11] = Int64GetDatum((int64) look.refused);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

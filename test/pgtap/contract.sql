@@ -36,6 +36,9 @@ INSERT INTO contract VALUES
 	('branch_applied', 'dtxid text', 'boolean', 's', true, false, true),
 	('branch_evidence', 'dtxid text', 'boolean', 'v', true, false, true),
 	('is_running', 'dtxid text', 'boolean', 'v', true, false, false),
+	('peer_states', 'OUT region text, OUT state text, OUT failures integer, OUT opened_at timestamp with time zone, OUT next_try timestamp with time zone,'
+		' OUT last_error text, OUT last_failed timestamp with time zone, OUT last_ok timestamp with time zone,'
+		' OUT connects bigint, OUT answered bigint, OUT failed bigint, OUT refused bigint', 'SETOF record', 'v', true, false, false),
 	('verify', '', 'TABLE(check_name text, problems bigint, ids text[])', 'v', true, false, false),
 	('create_change_stream', 'slot name, temporary boolean', 'pg_lsn', 'v', true, false, false),
 	('drop_change_stream', 'slot name', 'void', 'v', true, false, false),
@@ -103,7 +106,7 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
 		('dead_letters'), ('consumers')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('regions'), ('replica_status')$$, 'views');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('peers'), ('regions'), ('replica_status')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -129,6 +132,9 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'handoff_log'), 'id bigint NO
 SELECT is((SELECT columns FROM columns WHERE rel = 'regions'), 'name text, node text, state text, capacity integer, rides bigint, map_version bigint', 'columns of regions');
 SELECT is((SELECT columns FROM columns WHERE rel = 'in_doubt'), 'gid text, role text, peer text, state text, age interval, attempts integer, last_error text,'
 	' next_try timestamp with time zone', 'columns of in_doubt');
+SELECT is((SELECT columns FROM columns WHERE rel = 'peers'), 'region text, state text, failures integer, opened_at timestamp with time zone,'
+	' next_try timestamp with time zone, last_error text, last_failed timestamp with time zone, last_ok timestamp with time zone,'
+	' connects bigint, answered bigint, failed bigint, refused bigint', 'columns of peers');
 SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text, region text, epoch bigint', 'columns of fix_result');
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
@@ -138,7 +144,7 @@ SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oi
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -149,18 +155,19 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.resolve_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
 		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer'),
 		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
-		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer')$$, 'settings');
+		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer'),
+		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
 SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
 SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
 	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
-	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0')) AS v(name, value);
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1')) AS v(name, value);
 
 -- Comments.
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,

@@ -26,6 +26,7 @@ my %expected = map { $_ => 1 } 'RF002', 'RF003', 'RF022', '40001', '40P01';    #
 my $c = FleetCluster->new(settings => <<'CONF');
 fleet.lock_timeout = 300
 fleet.connect_timeout = 500
+fleet.breaker_failures = 0
 CONF
 my @nodes = $c->names;
 my $folder = $PostgreSQL::Test::Utils::tmp_check;

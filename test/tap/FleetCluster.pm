@@ -421,8 +421,9 @@ sub delay
 # ---- SQL
 
 # start_sql(node, sql, fault => 'point=action', set => {name => value},
-# user => role): a psql session that runs on its own; see FleetCluster::Session.
-# Statements are separate transactions unless sql says otherwise.
+# user => role, conninfo => another way to the node): a psql session that runs on its
+# own; see FleetCluster::Session.  Statements are separate transactions unless sql
+# says otherwise.
 sub start_sql
 {
 	my ($self, $name, $sql, %opt) = @_;
@@ -440,7 +441,7 @@ sub start_sql
 	local $ENV{PGAPPNAME} = $session->{app};
 	local $ENV{PGOPTIONS} = join ' ', map { "-c $_=" . $set{$_} =~ s/([\\ ])/\\$1/gr } sort keys %set;
 	my @command = ('psql', '-XAtq', '-v', 'ON_ERROR_STOP=' . ($opt{go_on} ? 0 : 1), '-v', 'VERBOSITY=verbose',
-		'-d', $self->conninfo($name) . ($opt{user} ? " user=$opt{user}" : ''), '-f', $session->{file});
+		'-d', ($opt{conninfo} // $self->conninfo($name)) . ($opt{user} ? " user=$opt{user}" : ''), '-f', $session->{file});
 	$session->{harness} = IPC::Run::start(\@command, '<', \undef, '>', \$session->{out},
 		'2>', \$session->{err}, IPC::Run::timeout($opt{timeout} // 90));
 	return $session;
