@@ -121,7 +121,30 @@ SELECT * FROM fleet.ride_totals('local');
 SELECT * FROM fleet.ride_totals(customer_id => 'bob');
 SELECT * FROM fleet.ride_totals(customer_id => 'nobody');
 SELECT sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_totals(on_unavailable => 'partial');
-SELECT ride_id IS NOT NULL AS id, fare IS NOT NULL AS fare, customer_id IS NULL AS no_customer, hlc IS NULL AS no_stamp FROM fleet.matching_rides(customer_id => 'carl');
+SELECT summed FROM fleet.last_read();
+SELECT * FROM fleet.ride_sums(customer_id => 'carl');
+-- The same by sums that the regions make: what moved, or was touched, is in them, taken out and counted by itself.
+SET fleet.sum_threshold = 0;
+SELECT fleet.count_rides(), fleet.count_rides('global-live', 'west') AS west, fleet.count_rides('local') AS local, fleet.count_rides(status => 'PENDING') AS pending,
+	fleet.count_rides(min_fare => 20.50, max_fare => 40) AS fares, fleet.count_rides(near => 'POINT(0.5 0.5)', within_m => 200) AS near,
+	fleet.count_rides(since => '2024-01-03 10:00Z') AS since, fleet.count_rides(vehicle_id => 'QY-V1', customer_id => 'bob') AS bob, fleet.count_rides(customer_id => 'nobody') AS none;
+SELECT * FROM fleet.ride_totals();
+SELECT scope, asked, failed, reasked, summed FROM fleet.last_read();
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+SELECT * FROM fleet.ride_totals(customer_id => 'nobody');
+SELECT sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_totals(on_unavailable => 'partial');
+BEGIN;
+SELECT ride_id FROM fleet.rides WHERE ride_id = 'QY-W2' AND region = 'west' FOR UPDATE;
+SELECT * FROM fleet.ride_sums(customer_id => 'bob') ORDER BY 1, 2, 3 DESC;
+UPDATE fleet.rides SET fare = 12 WHERE ride_id = 'QY-W2' AND region = 'west';
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+DELETE FROM fleet.rides WHERE ride_id = 'QY-W2' AND region = 'west';
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+ROLLBACK;
+-- Undone, but touched.
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+SELECT * FROM test.raised($$SELECT fleet.count_rides(min_fare => 'x')$$);
+RESET fleet.sum_threshold;
 
 -- Scopes.
 SELECT test.ids('''local''');
@@ -168,6 +191,9 @@ SELECT ride_region, sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_tot
 SELECT region, epoch FROM fleet.live_rides('ride_id IN (''QY-W2'', ''QY-W3'')') ORDER BY region;
 -- What is unknown of a ride that moves does not match.
 SELECT fleet.count_rides(vehicle_id => 'QY-V0') AS none, (SELECT count(*) FROM fleet.live_rides('completed_at > requested_at')) AS ended, (SELECT count(*) FROM fleet.live_rides('NULL')) AS none;
+-- Nobody sums up what this transaction alone sees.
+SET LOCAL fleet.sum_threshold = 0;
+SELECT fleet.count_rides(), (SELECT summed FROM fleet.last_read());
 SAVEPOINT a;
 SELECT fleet.handoff('QY-W3', 'west');
 SELECT fleet.locate('QY-W3');
@@ -200,6 +226,8 @@ SELECT test.settle();
 SELECT fleet.count_rides(customer_id => 'gone'), fleet.locate('QY-G1') IS NULL AS deleted;
 -- The other isolation levels see what is committed by now.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT fleet.count_rides();
+SET LOCAL fleet.sum_threshold = 0;
 SELECT fleet.count_rides();
 SELECT fleet.locate('QY-E1'), count(*) FROM fleet.live_rides('true');
 COMMIT;
@@ -285,7 +313,7 @@ GRANT SELECT ON fleet.rides TO fleet_reader;
 GRANT SELECT (ride_id, region) ON fleet.rides TO fleet_blind;
 CREATE TEMPORARY TABLE reads (n serial, s text);
 INSERT INTO reads (s) VALUES ('SELECT * FROM fleet.search_rides()'), ('SELECT * FROM fleet.search_rides(''local'')'), ('SELECT fleet.count_rides()'), ('SELECT fleet.count_rides(''local'')'),
-	('SELECT * FROM fleet.ride_totals()'), ('SELECT * FROM fleet.matching_rides()'), ('SELECT * FROM fleet.live_rides(''true'')'), ('SELECT * FROM fleet.live_rides(''true'', ''local'')'),
+	('SELECT * FROM fleet.ride_totals()'), ('SELECT * FROM fleet.ride_sums()'), ('SELECT * FROM fleet.live_rides(''true'')'), ('SELECT * FROM fleet.live_rides(''true'', ''local'')'),
 	('SELECT * FROM fleet.get_ride(''QY-W1'')'), ('SELECT * FROM fleet.get_ride(''QY-W1'', ''local'')'), ('SELECT fleet.locate(''QY-E1'')'), ('SELECT * FROM fleet.search_rides(''global-fast'')');
 GRANT SELECT ON reads TO fleet_reader, fleet_blind;
 SET ROLE fleet_blind;
@@ -408,6 +436,11 @@ SELECT test.ids('region => ''east''');
 SELECT test.ids('on_unavailable => ''partial''');
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT fleet.count_rides(on_unavailable => 'partial');
+SET fleet.sum_threshold = 0;
+SELECT fleet.count_rides(on_unavailable => 'partial');
+SELECT scope, asked, failed, reasked, summed FROM fleet.last_read();
+SELECT test.state_of('SELECT fleet.count_rides()');
+RESET fleet.sum_threshold;
 SELECT count(*) FROM fleet.live_rides('true', on_unavailable => 'partial');
 \set VERBOSITY default
 ALTER SERVER fleet_north OPTIONS (SET dbname 'fleet_n');

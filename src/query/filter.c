@@ -27,9 +27,6 @@
 
 #include "query/read.h"
 
-/* The columns that counting and summing up need. */
-static const char *const few_columns[] = {"ride_id", "region", "status", "fare", "epoch"};
-
 /* Add a value; the number of its parameter. */
 int
 fleet_query_add_value(FleetRead *read, const char *value)
@@ -126,20 +123,9 @@ append_order(StringInfo sql, const FleetRead *read)
 
 /* ---------- columns ---------- */
 
-static bool
-is_wanted(const FleetRead *read, const char *column)
-{
-	if (!read->few_columns)
-		return true;
-	for (int i = 0; i < lengthof(few_columns); i++)
-		if (strcmp(few_columns[i], column) == 0)
-			return true;
-	return false;
-}
-
-/* The columns of a ride in the order of fleet.rides here, unwanted ones as nulls. */
+/* The columns of a ride in the order of fleet.rides here. */
 static void
-append_columns(StringInfo sql, const FleetRead *read, bool typed)
+append_columns(StringInfo sql, const FleetRead *read)
 {
 	for (int i = 0; i < read->desc->natts; i++)
 	{
@@ -149,19 +135,19 @@ append_columns(StringInfo sql, const FleetRead *read, bool typed)
 			continue;
 		if (sql->data[sql->len - 1] != '(' && sql->data[sql->len - 1] != ' ')
 			appendStringInfoString(sql, ", ");
-		if (is_wanted(read, NameStr(att->attname)))
-			appendStringInfo(sql, "r.%s", quote_identifier(NameStr(att->attname)));
-		else
-			appendStringInfo(sql, "NULL%s%s", typed ? "::" : "",
-							 typed ? format_type_be_qualified(att->atttypid) : "");
+		appendStringInfo(sql, "r.%s", quote_identifier(NameStr(att->attname)));
 	}
 }
 
+/* What is shown of a ride: itself, or its part in the sums. */
 static void
 append_record(StringInfo sql, const FleetRead *read)
 {
 	appendStringInfoString(sql, "ROW(");
-	append_columns(sql, read, false);
+	if (read->parts)
+		appendStringInfoString(sql, "r.region, r.status, 1, r.fare");
+	else
+		append_columns(sql, read);
 	appendStringInfoString(sql, ")::text");
 }
 
@@ -190,17 +176,69 @@ append_clock(StringInfo sql)
 }
 
 /*
+ * Departures that may not have arrived.  The upper bound, which every stamp is below,
+ * tells the planner that they are few; for what is only above something unknown it
+ * expects a third of the table.
+ */
+#define UNSETTLED "d.target IS NOT NULL AND d.settled_hlc IS NULL"
+#define SETTLED_LATER "d.target IS NOT NULL" \
+	" AND d.settled_hlc OPERATOR(fleet.>) $1::bigint::fleet.hlc" \
+	" AND d.settled_hlc OPERATOR(fleet.<=) ($1::bigint | 9223372036854775807)::fleet.hlc"
+
+/*
+ * Ids of the rides that have departed, and of those of whose departure from elsewhere
+ * this node has a record.
+ */
+const char *
+fleet_query_moving_sql(void)
+{
+	return "SELECT 'moving', d.key, NULL, NULL, NULL FROM fleet.departures AS d"
+		" WHERE d.kind = 'ride' AND " UNSETTLED
+		" UNION ALL SELECT 'moving', d.key, NULL, NULL, NULL FROM fleet.departures AS d"
+		" WHERE d.kind = 'ride' AND " SETTLED_LATER
+		" UNION ALL SELECT 'moving', a.value->>'key', NULL, NULL, NULL"
+		" FROM fleet.decisions AS c, LATERAL jsonb_array_elements(c.payload) AS a"
+		" WHERE c.kind = 'depart' AND a.value->>'kind' = 'ride'";
+}
+
+static void
+append_sums(StringInfo sql, const FleetRead *read, const char *touched, const char *sign,
+			const char *condition)
+{
+	appendStringInfo(sql, "SELECT 'sum', NULL, NULL, %s, ROW(r.region, r.status, %scount(*), %ssum(r.fare))::text"
+					 " FROM fleet.local_rides AS r WHERE true%s%s GROUP BY r.region, r.status",
+					 touched, sign, sign, read->condition.data, condition);
+}
+
+/*
+ * The sums of all rides that match, and where wanted, which of these some transaction
+ * has begun to change or delete.  Each row is looked at once.
+ */
+const char *
+fleet_query_sums_sql(const FleetRead *read, bool touched)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_sums(&sql, read, touched ?
+				"(array_agg(r.ride_id) FILTER (WHERE r.xmax <> '0'::xid))::text" : "NULL", "", "");
+	append_clock(&sql);
+	return sql.data;
+}
+
+/*
  * The first question: rides that match, and where regions are to be merged, what
- * has departed.  The upper bound of the stamps, which every stamp is below, tells
- * the planner that they are few; for what is only above something unknown it
- * expects a third of the table.  Untouched rows are those that no transaction has
+ * has departed.  Where one node's answer is all, it makes the sums.  Untouched rows are those that no transaction has
  * begun to change or delete.
  */
 const char *
 fleet_query_first_sql(const FleetRead *read, bool untouched)
 {
+	bool		merged = read->scope == FLEET_SCOPE_LIVE && read->region == NULL;
 	StringInfoData sql;
 
+	if (read->parts && !merged)
+		return fleet_query_sums_sql(read, false);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT 'live', r.ride_id, r.epoch::text, 'true', ");
 	append_record(&sql, read);
@@ -210,20 +248,21 @@ fleet_query_first_sql(const FleetRead *read, bool untouched)
 	appendStringInfoString(&sql, ") AS r");
 	if (read->scope == FLEET_SCOPE_LIVE && read->by_id)
 		append_departures(&sql, "d.key = $2");
-	else if (read->scope == FLEET_SCOPE_LIVE && read->region == NULL)
+	else if (merged)
 	{
-		append_departures(&sql, "d.target IS NOT NULL AND d.settled_hlc IS NULL");
-		append_departures(&sql, "d.target IS NOT NULL"
-						  " AND d.settled_hlc OPERATOR(fleet.>) $1::bigint::fleet.hlc"
-						  " AND d.settled_hlc OPERATOR(fleet.<=) ($1::bigint | 9223372036854775807)::fleet.hlc");
+		append_departures(&sql, UNSETTLED);
+		append_departures(&sql, SETTLED_LATER);
 	}
 	append_clock(&sql);
 	return sql.data;
 }
 
-/* Of rides that have departed to there: each as it is, and whether it matches; or where it went. */
+/*
+ * Of the rides by these ids: each as it is, and whether it matches; or where it went.
+ * Once more: those that match are taken out of the sums that were answered before.
+ */
 const char *
-fleet_query_again_sql(const FleetRead *read)
+fleet_query_again_sql(const FleetRead *read, bool summed)
 {
 	StringInfoData sql;
 
@@ -235,6 +274,12 @@ fleet_query_again_sql(const FleetRead *read)
 	appendStringInfo(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($%d::text[])",
 					 read->nparam + 1);
 	append_departures(&sql, psprintf("d.key = ANY ($%d::text[])", read->nparam + 1));
+	if (summed)
+	{
+		appendStringInfoString(&sql, " UNION ALL ");
+		append_sums(&sql, read, "NULL", "-",
+					psprintf(" AND r.ride_id = ANY ($%d::text[])", read->nparam + 1));
+	}
 	append_clock(&sql);
 	return sql.data;
 }
@@ -263,9 +308,15 @@ fleet_query_local_sql(const FleetRead *read)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	append_columns(&sql, read, true);
+	if (read->parts)
+		appendStringInfoString(&sql, "r.region, r.status, count(*), sum(r.fare)");
+	else
+		append_columns(&sql, read);
 	appendStringInfo(&sql, " FROM fleet.rides AS r WHERE r.region = %s%s",
 					 quote_literal_cstr(read->map->own->name), read->condition.data);
-	append_order(&sql, read);
+	if (read->parts)
+		appendStringInfoString(&sql, " GROUP BY r.region, r.status");
+	else
+		append_order(&sql, read);
 	return sql.data;
 }

@@ -43,7 +43,7 @@
 #include "query/read.h"
 
 PG_FUNCTION_INFO_V1(fleet_query_search_rides);
-PG_FUNCTION_INFO_V1(fleet_query_matching_rides);
+PG_FUNCTION_INFO_V1(fleet_query_ride_sums);
 PG_FUNCTION_INFO_V1(fleet_query_live_rides);
 PG_FUNCTION_INFO_V1(fleet_query_get_ride);
 PG_FUNCTION_INFO_V1(fleet_query_last_read);
@@ -301,7 +301,7 @@ keep_log(const FleetLastRead *log, instr_time started)
 		last_context = AllocSetContextCreate(TopMemoryContext, "fleet last read",
 											 ALLOCSET_SMALL_SIZES);
 	last_read = *log;
-	last_read.asked = last_read.failed = NIL;
+	last_read.asked = last_read.failed = last_read.told = NIL;
 	MemoryContextReset(last_context);
 	old = MemoryContextSwitchTo(last_context);
 	last_read.asked = keep_names(log->asked);
@@ -324,11 +324,14 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 	log.q = fleet_clock_now();
 	PG_TRY();
 	{
+		log.summed = read->parts;
 		if (read->scope == FLEET_SCOPE_LOCAL)
 		{
 			log.asked = list_make1(read->map->own->name);
 			return_local(read, log.q, result);
 		}
+		else if (read->scope == FLEET_SCOPE_LIVE && read->parts)
+			return_rows(read, result, fleet_query_sums(read, &log));
 		else if (read->scope == FLEET_SCOPE_LIVE)
 			return_rows(read, result, fleet_query_exact(read, &log));
 		else
@@ -360,15 +363,16 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* fleet.matching_rides(scope, region ... within_m, on_unavailable): few columns, in no order. */
+/* fleet.ride_sums(scope, region ... within_m, on_unavailable): parts, to be added up. */
 Datum
-fleet_query_matching_rides(PG_FUNCTION_ARGS)
+fleet_query_ride_sums(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
 
 	init_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
 	begin_read(&read);
-	read.few_columns = true;
+	read.parts = true;
+	(void) BlessTupleDesc(read.desc);
 	add_filter(&read, fcinfo);
 	run_read(&read, fcinfo);
 	return (Datum) 0;
@@ -427,8 +431,8 @@ names_array(const List *names)
 Datum
 fleet_query_last_read(PG_FUNCTION_ARGS)
 {
-	Datum		values[6];
-	bool		nulls[6] = {false};
+	Datum		values[7];
+	bool		nulls[7] = {false};
 	TupleDesc	desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -441,5 +445,6 @@ fleet_query_last_read(PG_FUNCTION_ARGS)
 	values[3] = Int32GetDatum(last_read.reasked);
 	values[4] = Float8GetDatum(last_read.latency_ms);
 	values[5] = FleetClockStampGetDatum(last_read.q);
+	values[6] = BoolGetDatum(last_read.summed);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

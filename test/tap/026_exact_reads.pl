@@ -11,6 +11,9 @@
 # Then one thing at a time: a handoff of one's own that is not committed, one in
 # doubt, a transaction in REPEATABLE READ, a region that answers long after the
 # others, a ride that was deleted, a region that is down or frozen.
+#
+# Counts and totals are read both ways, from rows and from sums that the regions
+# make, all through.
 
 use strict;
 use warnings;
@@ -76,6 +79,12 @@ SELECT concat_ws(' ',
 SQL
 }
 
+# Numbers and fares of all, by sums and from rows; they must be the same.
+sub totals_sql
+{
+	return join ";\n", map { "SET fleet.sum_threshold = $_; SELECT sum(rides), sum(fares) FROM fleet.ride_totals()" } 0, 1000;
+}
+
 sub sight { return $c->sql($_[0], sight_sql($_[1])) }
 
 # One test for each node.
@@ -90,7 +99,9 @@ sub all_complete
 {
 	my ($name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $sums = scalar(keys %{ $c->{rides} }) . '|' . eval(join '+', values %{ $c->{rides} }) . '.00';
 	is($c->sql($_, list_sql('')), wanted(), "$name: all rides, read on $_") for @nodes;
+	is($c->sql($_, totals_sql()), "$sums\n$sums", "$name: their number and fares, read on $_") for @nodes;
 }
 
 # ---- readers, on the servers
@@ -147,12 +158,15 @@ SQL
 
 # Numbers and sums, and the ten rides with the greatest fares.
 my $read_sums = <<'SQL';
-CREATE PROCEDURE read_sums(wanted text[], total numeric, top text[], INOUT wrong text[]) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE read_sums(wanted text[], total numeric, top text[], INOUT summed bigint, INOUT wrong text[]) LANGUAGE plpgsql AS $$
 DECLARE
-	n bigint := fleet.count_rides('global-live');
+	n bigint;
 	fares numeric;
 	seen text[];
 BEGIN
+	PERFORM set_config('fleet.sum_threshold', CASE WHEN random() < 0.6 THEN '0' ELSE '1000' END, false);
+	n := fleet.count_rides('global-live');
+	summed := summed + (fleet.last_read()).summed::integer;
 	IF n <> cardinality(wanted) THEN
 		wrong := wrong || format('count: %s', n);
 	END IF;
@@ -170,7 +184,7 @@ SQL
 
 # One round reads five times.  A transaction is 20 rounds.
 my $read_on = <<'SQL';
-CREATE PROCEDURE read_on(seconds float8, wanted text[], OUT reads bigint, OUT reasked bigint, OUT wrong text[]) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE read_on(seconds float8, wanted text[], OUT reads bigint, OUT reasked bigint, OUT summed bigint, OUT wrong text[]) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + seconds * interval '1 s';
 	total numeric := (SELECT sum(split_part(w, ' ', 2)::numeric) FROM unnest(wanted) AS w);
@@ -180,12 +194,13 @@ DECLARE
 BEGIN
 	reads := 0;
 	reasked := 0;
+	summed := 0;
 	wrong := '{}';
 	WHILE clock_timestamp() < until LOOP
 		CALL read_all(wanted, epochs, moved, wrong);
 		reasked := reasked + (fleet.last_read()).reasked;
 		CALL read_one(wanted, epochs, moved, wrong);
-		CALL read_sums(wanted, total, top, wrong);
+		CALL read_sums(wanted, total, top, summed, wrong);
 		reads := reads + 5;
 		IF reads % 100 = 0 THEN
 			COMMIT;
@@ -218,19 +233,19 @@ SQL
 sub start_reader
 {
 	my ($node, $seconds, %set) = @_;
-	return $c->start_sql($node, sprintf("CALL read_on(%s, string_to_array('%s', ','), NULL, NULL, NULL)", $seconds, wanted()), set => \%set);
+	return $c->start_sql($node, sprintf("CALL read_on(%s, string_to_array('%s', ','), NULL, NULL, NULL, NULL)", $seconds, wanted()), set => \%set);
 }
 
-# Returns {reads, reasked}; one test.
+# Returns {reads, reasked, summed}; one test.
 sub end_reader
 {
 	my ($reader, $name) = @_;
 	my $answer = $reader->finish;
-	my ($reads, $reasked, $wrong) = split /\|/, $answer->{out};
+	my ($reads, $reasked, $summed, $wrong) = split /\|/, $answer->{out};
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is($answer->{ok} ? $wrong : $answer->{err}, '{}', "$name: no wrong answer among " . ($reads // 0) . " on $reader->{node}");
-	return { reads => $reads // 0, reasked => $reasked // 0 };
+	return { reads => $reads // 0, reasked => $reasked // 0, summed => $summed // 0 };
 }
 
 # ---- those who move rides
@@ -302,7 +317,7 @@ sub storm
 sub movers_well
 {
 	my ($name, $least, %count) = @_;
-	my %known = (%expected, map { $_ => 1 } 'moved', 'reads', 'reasked', 'union', 'union wrong');
+	my %known = (%expected, map { $_ => 1 } 'moved', 'reads', 'reasked', 'summed', 'union', 'union wrong');
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is(join(' ', grep { !$known{$_} } sort keys %count), '', "$name: no other errors than those of a race");
@@ -327,6 +342,7 @@ diag("$reads reads, $fast{reasked} and $slow{reasked} rides asked for again, "
 cmp_ok($reads, '>', 1000, 'many reads');
 cmp_ok($fast{'union wrong'} + $slow{'union wrong'}, '>', 0, 'the plain union has been wrong meanwhile');
 cmp_ok($fast{reasked} + $slow{reasked}, '>', 0, 'departures were followed');
+cmp_ok($_->{summed}, '>', $_->{reads} / 20, 'regions have summed up') for \%fast, \%slow;
 $c->check_all('after the storm');
 all_complete('after the storm');
 
@@ -420,10 +436,10 @@ in_doubt('c', 'b', 'a', 'next-commit-prepared', 'a2 a2 a2 a 1');
 # was read.
 sub late
 {
-	my ($late, $sql, $then) = @_;
+	my ($late, $sql, $then, %set) = @_;
 
 	$c->sql('c', 'SELECT pg_advisory_lock(26)');
-	my $reader = $c->start_sql('c', "SELECT fleet.count_rides() > 0; SELECT pg_advisory_lock_shared(26); $sql");
+	my $reader = $c->start_sql('c', "SELECT fleet.count_rides() > 0; SELECT pg_advisory_lock_shared(26); $sql", set => \%set);
 	$c->wait_until(sub { $c->sql('c', "SELECT wait_event FROM pg_stat_activity WHERE application_name = '$reader->{app}'") eq 'advisory' },
 		'a reader is ready');
 	my @pids = map { $_->[0] } $c->rows($late, "SELECT pid FROM pg_stat_activity WHERE application_name = 'fleet:node_c'");
@@ -467,9 +483,13 @@ sub read_late
 		is(late($late, "SELECT string_agg(r.region || r.epoch, '+') " . sprintf($reads{$read}, $id), sub { go_settled($id, 'a', @to) }),
 			$what, "$name: $read");
 	}
-	my $id = join '-', 'late', $late, @to;
-	add_ride($id, 'a');
-	is(late($late, 'SELECT fleet.count_rides()', sub { go_settled($id, 'a', @to) }), scalar keys %{ $c->{rides} }, "$name: the number");
+	for my $threshold (0, 1000)
+	{
+		my $id = join '-', 'late', $late, @to, $threshold;
+		add_ride($id, 'a');
+		is(late($late, 'SELECT fleet.count_rides(); SELECT summed FROM fleet.last_read()', sub { go_settled($id, 'a', @to) }, 'fleet.sum_threshold' => $threshold),
+			join("\n", scalar keys %{ $c->{rides} }, $threshold ? 'f' : 't'), "$name: the number" . ($threshold ? '' : ', by sums'));
+	}
 }
 
 # The reader's clock is ahead, so that stamps would not tell by themselves.
@@ -514,6 +534,36 @@ $c->heal;
 all_see('gone', '- - - - 0', 'deleted and settled');
 is($c->sql('c', 'SELECT count(*) FROM fleet.get_ride($$never was$$)'), 0, 'no ride by that id');
 
+# ---- sums that nobody makes, or that have to be mended
+
+# A source that has gone back in time has the ride, and its target has it, too.
+add_ride('lost', 'a');
+$c->heal;
+$c->save('a');
+{
+	my $session = $c->start_waiting('c', "SELECT fleet.handoff('lost', 'b')", 'next-commit-prepared');
+	$c->wait_until(sub { $c->where('lost') eq 'a1,b2' || prepared() == 1 }, 'the target has committed');
+	$c->go_back('a');
+	is($c->sql($_, "SELECT epoch FROM fleet.local_rides WHERE ride_id = 'lost' AND xmax = 0"), $_ eq 'a' ? 1 : 2, "a departure is lost: $_ has the ride") for 'a', 'b';
+	all_complete('a departure is lost');
+	is(sight($_, 'lost'), 'b2 b2 b2 b 1', "a departure is lost: seen from $_") for 'b', 'c';    # a answers for its own rides by itself
+	$c->go('c', 'next-commit-prepared');
+	$session->finish;
+	$c->heal;
+	all_complete('it was made again');
+}
+
+# More rides are touched than are counted one by one.
+$c->sql('a', <<'SQL');
+INSERT INTO fleet.rides (ride_id, customer_id, region, start_location) SELECT 'many-' || n, 'many', 'a', 'POINT(0.5 0.5)' FROM generate_series(1, 10001) AS n;
+SET fleet.sum_threshold = 0;
+SQL
+is($c->sql('a', "SELECT fleet.count_rides(); SELECT summed FROM fleet.last_read()"), keys(%{ $c->{rides} }) + 10001 . "\nt", 'many rides');
+$c->sql('a', "BEGIN; SELECT count(*) FROM (SELECT FROM fleet.rides WHERE region = 'a' AND customer_id = 'many' FOR UPDATE) AS r; ROLLBACK");
+is($c->sql('a', "SELECT fleet.count_rides(); SELECT summed FROM fleet.last_read()"), keys(%{ $c->{rides} }) + 10001 . "\nf", 'many rides, all touched: rows are counted');
+$c->sql('a', "RESET fleet.sum_threshold; DELETE FROM fleet.rides WHERE region = 'a' AND customer_id = 'many'");
+all_complete('they are gone');
+
 # ---- a region that does not answer
 
 # What those see who ask while b is away; others are the rides that they have.
@@ -523,6 +573,7 @@ sub b_is_missing
 
 	for my $on ('a', 'c')
 	{
+		$c->sql($on, 'SET fleet.sum_threshold = 0') if $on eq 'c';
 		for my $sql ("SELECT count(*) FROM fleet.search_rides('global-live')", 'SELECT fleet.count_rides()', 'SELECT * FROM fleet.ride_totals()',
 			"SELECT fleet.locate('on-b')")
 		{
@@ -532,7 +583,8 @@ sub b_is_missing
 		$c->sql($on, 'SET client_min_messages = warning');
 		is($c->sql($on, list_sql(", on_unavailable => 'partial'")), $others, "b is $how: the rest, on $on");
 		is($c->sql($on, 'SELECT asked, failed FROM fleet.last_read()'), '{a,b,c}|{b}', "b is $how: fleet.last_read on $on says that this is not all");
-		is($c->sql($on, "SELECT fleet.count_rides(on_unavailable => 'partial')"), 1 + $others =~ tr/,//, "b is $how: the number of the rest, on $on");
+		is($c->sql($on, "SET fleet.sum_threshold = $_; SELECT fleet.count_rides(on_unavailable => 'partial')"), 1 + $others =~ tr/,//,
+			"b is $how: the number of the rest, on $on") for 0, 1000;
 		is($c->sql($on, "SELECT fleet.count_rides('local', region => '$on') = fleet.count_rides(region => '$on')"), 't', "b is $how: $on is there");
 		$c->sql($on, 'RESET client_min_messages');
 	}
