@@ -2740,6 +2740,13 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.is_within(geography, text, float8) IS 'whether a place is within so many metres of another';
 
+CREATE FUNCTION fleet.distance_to(place geography, near text) RETURNS float8
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT place <-> near::geography;
+END;
+COMMENT ON FUNCTION fleet.distance_to(geography, text) IS 'metres from a place to another, on the sphere; an index can be read in this order';
+
 CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,

@@ -88,6 +88,21 @@ SELECT array_agg(ride_id ORDER BY ride_id) = array_agg(ride_id ORDER BY n) AS sa
 SELECT count(*) AS in_no_order FROM fleet.search_rides(order_by => NULL);
 SELECT count(*) AS in_order FROM (SELECT hlc, lag(hlc) OVER () AS before FROM fleet.search_rides(order_by => 'hlc')) AS r WHERE before OPERATOR(fleet.<) hlc;
 
+-- By distance; ties by the id.
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance''');
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''Distance  DESC''');
+SELECT test.ids('near => ''POINT(1.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance asc''', 'max_rows => 3');
+SELECT test.ids('near => ''POINT(1.5 0.5)''', 'within_m => 120000', 'order_by => ''distance desc''', 'status => ''PENDING''', 'max_rows => 2');
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance''', 'max_rows => 0') IS NULL AS none;
+SELECT test.ids('near => ''POINT EMPTY''', 'within_m => 1e6', 'order_by => ''distance''') IS NULL AS none;
+SELECT test.ids('''local''', 'near => ''POINT(0.5 0.501)''', 'within_m => 1e6', 'order_by => ''distance''');
+SELECT test.ids('''local''', 'near => ''POINT(0.5 0.501)''', 'within_m => 1e6', 'order_by => ''distance desc''', 'max_rows => 2');
+-- An index can be read in this order.
+SET enable_seqscan = off;
+EXPLAIN (COSTS OFF) SELECT ride_id FROM fleet.local_rides AS r WHERE fleet.is_within(r.current_location, 'POINT(0.5 0.5)', 1e6)
+	ORDER BY fleet.distance_to(r.current_location, 'POINT(0.5 0.5)') FETCH FIRST 16 ROWS WITH TIES;
+RESET enable_seqscan;
+
 -- How many.
 SELECT test.ids('max_rows => 0') IS NULL AS none;
 SELECT test.ids('max_rows => 1');
@@ -102,12 +117,19 @@ SELECT count(*) FROM fleet.search_rides(max_rows => 3, region => 'west');
 \c fleet_e
 INSERT INTO fleet.rides (ride_id, customer_id, region, start_location, requested_at)
 	SELECT 'QYM-' || lpad(n::text, 3, '0'), 'many', 'east', 'POINT(1.5 0.5)', '2024-02-01'::timestamptz + (n % 10) * interval '1 h' FROM generate_series(1, 120) AS n;
+UPDATE fleet.rides SET current_location = fleet.make_point(1.5, 0.5 + substr(ride_id, 5)::integer / 20 / 1000.0) WHERE region = 'east' AND customer_id = 'many';
 \c fleet_w
 SELECT count(*) FROM fleet.search_rides(customer_id => 'many');
 SELECT count(*) FROM fleet.search_rides(customer_id => 'many', max_rows => NULL);
 SELECT ride_id, row_number() OVER () FROM fleet.search_rides(customer_id => 'many', max_rows => 3);
 SELECT ride_id FROM fleet.search_rides(customer_id => 'many', max_rows => 20, order_by => 'requested_at') OFFSET 11;
 SELECT fleet.count_rides(customer_id => 'many');
+-- Nineteen, and then twenty each, are equally far.
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides(customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance', max_rows => 21);
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides(customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance desc', max_rows => 5);
+\c fleet_e
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides('local', customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance', max_rows => 21);
+\c fleet_w
 \c fleet_e
 DELETE FROM fleet.rides WHERE region = 'east' AND customer_id = 'many';
 \c fleet_w
@@ -388,12 +410,12 @@ SELECT s, r FROM unnest(ARRAY['scope => ''everywhere''', 'scope => ''LOCAL''', '
 	'near => ''POINT(0 0)'', within_m => ''x''',
 	'max_rows => -1', 'max_rows => -2147483648', 'max_rows => 2147483648', 'max_rows => ''x''', 'on_unavailable => ''maybe''', 'on_unavailable => ''''', 'on_unavailable => NULL',
 	'order_by => ''''', 'order_by => '' ''', 'order_by => ''no_such''', 'order_by => ''fare up''', 'order_by => ''fare desc nulls''', 'order_by => ''fare,ride_id''', 'order_by => ''1''',
-	'order_by => ''"fare"''', 'order_by => ''r.fare''', 'order_by => ''xmin''', 'order_by => ''fare;''', 'order_by => ''random()''', 'scope => ''local'', max_rows => -1',
+	'order_by => ''"fare"''', 'order_by => ''distance''', 'order_by => ''distance up'', near => ''POINT(0 0)'', within_m => 1', 'order_by => ''distance'', near => ''x'', within_m => 1', 'order_by => ''r.fare''', 'order_by => ''xmin''', 'order_by => ''fare;''', 'order_by => ''random()''', 'scope => ''local'', max_rows => -1',
 	'scope => ''local'', order_by => ''no_such''']) WITH ORDINALITY AS u(s, n),
 	LATERAL test.raised(format('SELECT * FROM fleet.search_rides(%s)', s)) AS r ORDER BY n;
 SELECT s, r FROM unnest(ARRAY['fleet.count_rides(''everywhere'')', 'fleet.count_rides(region => ''nowhere'')', 'fleet.count_rides(near => ''POINT(0 0)'')', 'fleet.count_rides(within_m => 1)',
 	'fleet.count_rides(on_unavailable => ''x'')', 'fleet.ride_totals(NULL)', 'fleet.ride_totals(region => ''nowhere'')', 'fleet.get_ride(''QY-W1'', ''x'')', 'fleet.get_ride(''QY-W1'', NULL)',
-	'fleet.get_ride(NULL, ''x'')', 'fleet.live_rides(''true'', ''x'')', 'fleet.live_rides(''true'', NULL)', 'fleet.live_rides(''true'', order_by => ''x'')', 'fleet.live_rides(''true'', max_rows => -1)',
+	'fleet.get_ride(NULL, ''x'')', 'fleet.live_rides(''true'', ''x'')', 'fleet.live_rides(''true'', NULL)', 'fleet.live_rides(''true'', order_by => ''x'')', 'fleet.live_rides(''true'', order_by => ''distance'')', 'fleet.live_rides(''true'', max_rows => -1)',
 	'fleet.live_rides(''true'', on_unavailable => ''x'')']) WITH ORDINALITY AS u(s, n),
 	LATERAL test.raised(format('SELECT * FROM %s', s)) AS r ORDER BY n;
 -- In a list of columns.

@@ -74,10 +74,10 @@ raise_order(const char *order_by, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid order \"%s\"", order_by),
 			 errdetail_internal("%s", detail),
-			 errhint("Give a column of fleet.rides, and perhaps asc or desc: \"requested_at desc\".")));
+			 errhint("Give a column of fleet.rides, or distance where near is given, and perhaps asc or desc: \"requested_at desc\".")));
 }
 
-/* "column [asc|desc]"; NULL leaves the rows in no order. */
+/* "column [asc|desc]", or "distance [asc|desc]"; NULL leaves the rows in no order. */
 void
 fleet_query_set_order(FleetRead *read, const char *order_by)
 {
@@ -94,6 +94,11 @@ fleet_query_set_order(FleetRead *read, const char *order_by)
 	read->descending = direction != NULL && pg_strcasecmp(direction, "desc") == 0;
 	if (direction != NULL && !read->descending && pg_strcasecmp(direction, "asc") != 0)
 		raise_order(order_by, "The direction is neither asc nor desc.");
+	read->by_distance = pg_strcasecmp(column, "distance") == 0;
+	if (read->by_distance && read->near == NULL)
+		raise_order(order_by, "There is no place to measure the distance from.");
+	if (read->by_distance)
+		return;
 	for (int i = 0; i < read->desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(read->desc, i);
@@ -108,16 +113,26 @@ fleet_query_set_order(FleetRead *read, const char *order_by)
 		raise_order(order_by, "Its type has no order.");
 }
 
-/* Ties go by the id, in an order that is the same on all nodes. */
+/*
+ * Ties go by the id, in an order that is the same on all nodes.  But an index can
+ * be read by distance only if that is the whole order, so then all ties are taken.
+ */
 static void
 append_order(StringInfo sql, const FleetRead *read)
 {
-	if (read->order_column != 0)
+	const char *direction = read->descending ? "DESC" : "ASC";
+
+	if (read->by_distance)
+		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, $%d) %s",
+						 read->near_param, direction);
+	else if (read->order_column != 0)
 		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
 						 quote_identifier(NameStr(TupleDescAttr(read->desc,
 																read->order_column - 1)->attname)),
-						 read->descending ? "DESC" : "ASC");
-	if (read->max_rows >= 0)
+						 direction);
+	if (read->max_rows >= 0 && read->by_distance)
+		appendStringInfo(sql, " FETCH FIRST " INT64_FORMAT " ROWS WITH TIES", read->limit);
+	else if (read->max_rows >= 0)
 		appendStringInfo(sql, " LIMIT " INT64_FORMAT, read->limit);
 }
 
@@ -312,11 +327,15 @@ fleet_query_local_sql(const FleetRead *read)
 		appendStringInfoString(&sql, "r.region, r.status, count(*), sum(r.fare)");
 	else
 		append_columns(&sql, read);
-	appendStringInfo(&sql, " FROM fleet.rides AS r WHERE r.region = %s%s",
+	appendStringInfo(&sql, " FROM %sfleet.rides AS r WHERE r.region = %s%s",
+					 read->by_distance ? "(SELECT r.* FROM " : "",
 					 quote_literal_cstr(read->map->own->name), read->condition.data);
 	if (read->parts)
 		appendStringInfoString(&sql, " GROUP BY r.region, r.status");
 	else
 		append_order(&sql, read);
+	if (read->by_distance)
+		appendStringInfo(&sql, ") AS r ORDER BY fleet.distance_to(r.current_location, $%d) %s, r.ride_id COLLATE \"C\"",
+						 read->near_param, read->descending ? "DESC" : "ASC");
 	return sql.data;
 }

@@ -53,7 +53,10 @@ typedef struct FleetRead
 	StringInfoData condition;	/* over r, ends each statement's WHERE */
 	int			nparam;			/* without the subject */
 	const char *params[FLEET_READ_MAX_PARAMS];
-	AttrNumber	order_column;	/* 0 = in no order */
+	const char *near;			/* a place that distances are measured from, or NULL */
+	int			near_param;
+	bool		by_distance;	/* that is their order */
+	AttrNumber	order_column;	/* 0 = not by a column */
 	bool		descending;
 	int64		max_rows;		/* -1 = all */
 	int64		limit;			/* of each answer: max_rows and some more */
