@@ -181,7 +181,7 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, and what has departed');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, what has departed, and what was decided');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
 	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');

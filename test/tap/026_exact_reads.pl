@@ -36,7 +36,8 @@ my $folder = $PostgreSQL::Test::Utils::tmp_check;
 # ---- rides, and what is to be read of them
 
 # Six rides have the same fare, two of them in each region, and those with the
-# greatest fares are hot: the first ten move all the time, and have ties.
+# greatest fares are hot: the first ten move all the time, and have ties.  The greater the
+# fare, the farther south.
 sub add_priced
 {
 	my ($region, $count) = @_;
@@ -48,7 +49,7 @@ sub add_priced
 		$c->{rides}{$id} = $fare;
 		$sql .= sprintf "SELECT fleet.request_ride('%s', '%s', %s, NULL, %d);\n", $id, $id, $c->place($region), $fare;
 	}
-	$c->sql($region, "BEGIN;\n${sql}COMMIT;");
+	$c->sql($region, "BEGIN;\n${sql}UPDATE fleet.rides SET current_location = fleet.make_point(1.5, 0.9 - fare / 100) WHERE region = '$region'; COMMIT;");
 }
 
 # All rides with their fares, as list_sql() has them.
@@ -156,7 +157,8 @@ END
 $$;
 SQL
 
-# Numbers and sums, and the ten rides with the greatest fares.
+# Numbers and sums, and the ten rides with the greatest fares, which are the
+# southernmost.
 my $read_sums = <<'SQL';
 CREATE PROCEDURE read_sums(wanted text[], total numeric, top text[], INOUT summed bigint, INOUT wrong text[]) LANGUAGE plpgsql AS $$
 DECLARE
@@ -178,11 +180,16 @@ BEGIN
 	IF seen IS DISTINCT FROM top THEN
 		wrong := wrong || coalesce(differ('top', seen, top), 'top');
 	END IF;
+	SELECT array_agg(r.ride_id || ' ' || r.fare) INTO seen FROM fleet.search_rides('global-live', near => 'POINT(1.5 0.1)', within_m => 1e6,
+		order_by => 'distance', max_rows => 10) AS r;
+	IF seen IS DISTINCT FROM top THEN
+		wrong := wrong || coalesce(differ('near', seen, top), 'near');
+	END IF;
 END
 $$;
 SQL
 
-# One round reads five times.  A transaction is 20 rounds.
+# One round reads six times.  A transaction is 20 rounds.
 my $read_on = <<'SQL';
 CREATE PROCEDURE read_on(seconds float8, wanted text[], OUT reads bigint, OUT reasked bigint, OUT summed bigint, OUT wrong text[]) LANGUAGE plpgsql AS $$
 DECLARE
@@ -201,8 +208,8 @@ BEGIN
 		reasked := reasked + (fleet.last_read()).reasked;
 		CALL read_one(wanted, epochs, moved, wrong);
 		CALL read_sums(wanted, total, top, summed, wrong);
-		reads := reads + 5;
-		IF reads % 100 = 0 THEN
+		reads := reads + 6;
+		IF reads % 120 = 0 THEN
 			COMMIT;
 		END IF;
 	END LOOP;
