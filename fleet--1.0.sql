@@ -2759,11 +2759,11 @@ COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text
 CREATE FUNCTION fleet.ride_sums(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
-	on_unavailable text DEFAULT 'fail')
+	on_unavailable text DEFAULT 'fail', only_number boolean DEFAULT false)
 	RETURNS TABLE (ride_region text, ride_status fleet.ride_status, rides bigint, fares numeric)
 	AS 'MODULE_PATHNAME', 'fleet_query_ride_sums'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
-COMMENT ON FUNCTION fleet.ride_sums(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
+COMMENT ON FUNCTION fleet.ride_sums(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, boolean) IS
 	'internal: numbers and fares of the rides that match, in parts that are to be added up; some may be negative';
 
 CREATE FUNCTION fleet.count_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
@@ -2773,7 +2773,7 @@ CREATE FUNCTION fleet.count_rides(scope text DEFAULT 'global-live', region text 
 LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT COALESCE(sum(s.rides), 0)::bigint FROM fleet.ride_sums(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable) AS s;
+	SELECT COALESCE(sum(s.rides), 0)::bigint FROM fleet.ride_sums(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable, true) AS s;
 END;
 COMMENT ON FUNCTION fleet.count_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS 'how many rides match what is given, see fleet.search_rides';
 

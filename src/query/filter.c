@@ -159,7 +159,9 @@ static void
 append_record(StringInfo sql, const FleetRead *read)
 {
 	appendStringInfoString(sql, "ROW(");
-	if (read->parts)
+	if (read->only_number)
+		appendStringInfoString(sql, "NULL, NULL, 1, 0");
+	else if (read->parts)
 		appendStringInfoString(sql, "r.region, r.status, 1, r.fare");
 	else
 		append_columns(sql, read);
@@ -220,9 +222,13 @@ static void
 append_sums(StringInfo sql, const FleetRead *read, const char *touched, const char *sign,
 			const char *condition)
 {
-	appendStringInfo(sql, "SELECT 'sum', NULL, NULL, %s, ROW(r.region, r.status, %scount(*), %ssum(r.fare))::text"
-					 " FROM fleet.local_rides AS r WHERE true%s%s GROUP BY r.region, r.status",
-					 touched, sign, sign, read->condition.data, condition);
+	appendStringInfo(sql, "SELECT 'sum', NULL, NULL, %s, ", touched);
+	if (read->only_number)
+		appendStringInfo(sql, "ROW(NULL, NULL, %scount(*), 0)::text", sign);
+	else
+		appendStringInfo(sql, "ROW(r.region, r.status, %scount(*), %ssum(r.fare))::text", sign, sign);
+	appendStringInfo(sql, " FROM fleet.local_rides AS r WHERE true%s%s%s", read->condition.data,
+					 condition, read->only_number ? "" : " GROUP BY r.region, r.status");
 }
 
 /*
@@ -323,16 +329,18 @@ fleet_query_local_sql(const FleetRead *read)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	if (read->parts)
+	if (read->only_number)
+		appendStringInfoString(&sql, "NULL::text, NULL::fleet.ride_status, count(*), 0::numeric");
+	else if (read->parts)
 		appendStringInfoString(&sql, "r.region, r.status, count(*), sum(r.fare)");
 	else
 		append_columns(&sql, read);
 	appendStringInfo(&sql, " FROM %sfleet.rides AS r WHERE r.region = %s%s",
 					 read->by_distance ? "(SELECT r.* FROM " : "",
 					 quote_literal_cstr(read->map->own->name), read->condition.data);
-	if (read->parts)
+	if (read->parts && !read->only_number)
 		appendStringInfoString(&sql, " GROUP BY r.region, r.status");
-	else
+	else if (!read->parts)
 		append_order(&sql, read);
 	if (read->by_distance)
 		appendStringInfo(&sql, ") AS r ORDER BY fleet.distance_to(r.current_location, $%d) %s, r.ride_id COLLATE \"C\"",

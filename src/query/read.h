@@ -48,6 +48,7 @@ typedef struct FleetRead
 	bool		by_id;			/* the first condition is r.ride_id = $2 */
 	bool		partial;		/* leave out who cannot answer */
 	bool		parts;			/* what is shown of rides is (region, status, number, fares) */
+	bool		only_number;	/* no more of it than the number */
 	bool		unfiltered;		/* the present statement has no conditions: $1 only */
 	Snapshot	snapshot;		/* of our own node's answers; NULL = the latest */
 	StringInfoData condition;	/* over r, ends each statement's WHERE */

@@ -460,7 +460,7 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* fleet.ride_sums(scope, region ... within_m, on_unavailable): parts, to be added up. */
+/* fleet.ride_sums(scope, region ... within_m, on_unavailable, only_number): parts, to be added up. */
 Datum
 fleet_query_ride_sums(PG_FUNCTION_ARGS)
 {
@@ -469,6 +469,7 @@ fleet_query_ride_sums(PG_FUNCTION_ARGS)
 	init_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
 	begin_read(&read);
 	read.parts = true;
+	read.only_number = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
 	(void) BlessTupleDesc(read.desc);
 	add_filter(&read, fcinfo);
 	run_read(&read, fcinfo);

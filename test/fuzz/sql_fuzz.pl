@@ -225,7 +225,7 @@ push @public,
 	[ 'SELECT fleet.locate(%s), fleet.last_read()', text => 'a-5' ],
 	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
 my @internal = (
-	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 11) . ')', text => 'global-live', @filter, text => 'fail' ],
+	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.distance_to(%s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)' ],
 	[ 'SELECT fleet.hlc_receive(%s)', 'fleet.hlc' => $stamp ],
