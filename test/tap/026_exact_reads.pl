@@ -268,7 +268,8 @@ sub move_rides
 	FleetChaos::decide($$, $who, 1);
 	for (my $next = time; $next < $end && time < $end; $next += $pause)
 	{
-		sleep $next - time if $next > time;
+		my $left = $next - time;
+		sleep $left if $left > 0;
 		my $answer = $sessions{ FleetChaos::pick(@nodes) }->run(join('', map {
 			sprintf "SELECT 'moved', fleet.handoff('%s', '%s');\n", FleetChaos::pick(@hot), FleetChaos::pick(@nodes)
 		} 1 .. ($pause ? 1 : 10)), 20);
@@ -570,6 +571,76 @@ $c->sql('a', "BEGIN; SELECT count(*) FROM (SELECT FROM fleet.rides WHERE region 
 is($c->sql('a', "SELECT fleet.count_rides(); SELECT summed FROM fleet.last_read()"), keys(%{ $c->{rides} }) + 10001 . "\nf", 'many rides, all touched: rows are counted');
 $c->sql('a', "RESET fleet.sum_threshold; DELETE FROM fleet.rides WHERE region = 'a' AND customer_id = 'many'");
 all_complete('they are gone');
+
+# ---- the same history in one big table
+
+# Make, change, move, hand off and delete rides at random, in the regions and in one
+# plain table on node a; then the same is to be read of both.
+{
+	my (%at, $made);
+
+	my $both = sub {
+		my ($region, $sql, $big) = @_;
+		$c->sql($region, $sql);
+		$c->sql('a', $big);
+	};
+	my $make = sub {
+		my ($id, $region, $fare) = ('big-' . ++$made, FleetChaos::pick(@nodes), int rand 8);
+		my ($customer, $days) = ('big ' . int(rand 3), int rand 6);
+		my $values = sprintf "('%s', '%s', '%s', %d, 'POINT(%s)', 'POINT(%s)', '2024-01-01Z'::timestamptz + %d * interval '1 day')", $id, $customer, $region, $fare,
+		  ($c->place($region) =~ tr/,//dr) x 2, $days;
+		my $columns = '(ride_id, customer_id, region, fare, start_location, current_location, requested_at)';
+		$both->($region, "INSERT INTO fleet.rides $columns VALUES $values", "INSERT INTO big $columns VALUES $values");
+		$at{$id} = $region;
+	};
+	my $change = sub {
+		my ($id, $set) = @_;
+		$both->($at{$id}, "UPDATE fleet.rides SET $set WHERE region = '$at{$id}' AND ride_id = '$id'", "UPDATE big SET $set WHERE ride_id = '$id'");
+	};
+	my %do = (
+		fare => sub { $change->($_[0], 'fare = ' . int rand 8) },
+		place => sub { $change->($_[0], sprintf "current_location = fleet.make_point(%.2f, 0.5)", 3 * rand) },
+		cancel => sub { $change->($_[0], "status = 'CANCELLED', cancelled_at = '2024-02-01Z'") },
+		handoff => sub {
+			my ($id, $to) = ($_[0], FleetChaos::pick($c->others($at{ $_[0] })));
+			return if $c->sql('a', "SELECT status FROM big WHERE ride_id = '$id'") eq 'CANCELLED';
+			$both->(FleetChaos::pick(@nodes), "SELECT fleet.handoff('$id', '$to')", "UPDATE big SET region = '$to', epoch = epoch + 1 WHERE ride_id = '$id'");
+			$at{$id} = $to;
+		},
+		delete => sub {
+			$both->($at{ $_[0] }, "DELETE FROM fleet.rides WHERE region = '$at{$_[0]}' AND ride_id = '$_[0]'", "DELETE FROM big WHERE ride_id = '$_[0]'");
+			delete $at{ $_[0] };
+		});
+	my $compare = sub {
+		my ($order, $direction, $rows) = (FleetChaos::pick(qw(fare requested_at status customer_id region epoch cancelled_at ride_id)), FleetChaos::pick('asc', 'desc'), 1 + int rand 30);
+		my $condition = FleetChaos::pick('true', 'fare > 3', "status = 'PENDING'", "customer_id = 'big 1'", "region <> 'b'", 'cancelled_at IS NULL AND epoch > 1');
+		my $shown = "string_agg(concat_ws(' ', r.ride_id, r.region, r.fare, r.epoch), ', ')";
+		my ($on, $place) = (FleetChaos::pick(@nodes), sprintf 'POINT(%.2f 0.4)', 3 * rand);
+
+		is($c->sql($on, "SELECT $shown FROM fleet.live_rides(\$\$ride_id LIKE 'big-%' AND $condition\$\$, order_by => '$order $direction', max_rows => $rows) AS r"),
+			$c->sql('a', "SELECT $shown FROM (SELECT * FROM big WHERE $condition ORDER BY $order $direction, ride_id COLLATE \"C\" LIMIT $rows) AS r"),
+			"one table: $condition, $order $direction, $rows, read on $on");
+		is($c->sql($on, "SELECT $shown FROM fleet.search_rides(customer_id => 'big 1', near => '$place', within_m => 150000, order_by => 'distance $direction', max_rows => $rows) AS r"),
+			$c->sql('a', "SELECT $shown FROM (SELECT * FROM big WHERE customer_id = 'big 1' AND ST_DWithin(current_location, '$place', 150000)"
+				. " ORDER BY ST_Distance(current_location, '$place', false) $direction, ride_id COLLATE \"C\" LIMIT $rows) AS r"),
+			"one table: from $place, $direction, $rows, read on $on");
+	};
+
+	FleetChaos::decide(26, 'big', 1);
+	$c->sql('a', 'CREATE TABLE big (LIKE fleet.rides INCLUDING DEFAULTS)');
+	$make->() for 1 .. 60;
+	for my $round (1 .. 20)
+	{
+		for (1 .. 10)
+		{
+			my $what = FleetChaos::pick('fare', 'place', 'cancel', 'delete', 'make', ('handoff') x 4);
+			$what eq 'make' ? $make->() : $do{$what}->(FleetChaos::pick(sort keys %at));
+		}
+		$compare->();
+	}
+	$c->sql($_, "DELETE FROM fleet.rides WHERE region = '$_' AND ride_id LIKE 'big-%'") for @nodes;
+	all_complete('the table is gone');
+}
 
 # ---- a region that does not answer
 
