@@ -2986,7 +2986,7 @@ REVOKE EXECUTE ON FUNCTION fleet.set_notify(boolean) FROM PUBLIC;
 
 -- Departures that may not have arrived: what a read of all regions carries (src/query/exact.c).
 CREATE INDEX departures_settled ON fleet.departures (settled_hlc) WHERE target IS NOT NULL;
-GRANT SELECT ON fleet.departures TO fleet_node;
+GRANT SELECT ON fleet.departures, fleet.decisions TO fleet_node;
 
 CREATE FUNCTION fleet.is_within(place geography, near text, within_m float8) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -2994,6 +2994,13 @@ BEGIN ATOMIC
 	SELECT ST_DWithin(place, near::geography, within_m);
 END;
 COMMENT ON FUNCTION fleet.is_within(geography, text, float8) IS 'whether a place is within so many metres of another';
+
+CREATE FUNCTION fleet.distance_to(place geography, near text) RETURNS float8
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT place <-> near::geography;
+END;
+COMMENT ON FUNCTION fleet.distance_to(geography, text) IS 'metres from a place to another, on the sphere; an index can be read in this order';
 
 CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
@@ -3004,14 +3011,15 @@ CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text
 COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, integer, text) IS
 	'rides that match what is given, of this region (local), from the replica (global-fast), or of all regions, each exactly once (global-live)';
 
-CREATE FUNCTION fleet.matching_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
+CREATE FUNCTION fleet.ride_sums(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
-	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
-	AS 'MODULE_PATHNAME', 'fleet_query_matching_rides'
+	on_unavailable text DEFAULT 'fail', only_number boolean DEFAULT false)
+	RETURNS TABLE (ride_region text, ride_status fleet.ride_status, rides bigint, fares numeric)
+	AS 'MODULE_PATHNAME', 'fleet_query_ride_sums'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
-COMMENT ON FUNCTION fleet.matching_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
-	'internal: the same, all rows in no order, with the columns that counting needs; the others are null';
+COMMENT ON FUNCTION fleet.ride_sums(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, boolean) IS
+	'internal: numbers and fares of the rides that match, in parts that are to be added up; some may be negative';
 
 CREATE FUNCTION fleet.count_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
@@ -3020,7 +3028,7 @@ CREATE FUNCTION fleet.count_rides(scope text DEFAULT 'global-live', region text 
 LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT count(*) FROM fleet.matching_rides(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable);
+	SELECT COALESCE(sum(s.rides), 0)::bigint FROM fleet.ride_sums(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable, true) AS s;
 END;
 COMMENT ON FUNCTION fleet.count_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS 'how many rides match what is given, see fleet.search_rides';
 
@@ -3032,9 +3040,9 @@ CREATE FUNCTION fleet.ride_totals(scope text DEFAULT 'global-live', region text 
 LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT m.region, m.status, count(*), sum(m.fare), round(avg(m.fare), 2)
-		FROM fleet.matching_rides(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable) AS m
-		GROUP BY m.region, m.status ORDER BY m.region, m.status;
+	SELECT s.ride_region, s.ride_status, sum(s.rides)::bigint, sum(s.fares), round(sum(s.fares) / sum(s.rides), 2)
+		FROM fleet.ride_sums(scope, region, status, vehicle_id, customer_id, min_fare, max_fare, since, near, within_m, on_unavailable) AS s
+		GROUP BY s.ride_region, s.ride_status HAVING sum(s.rides) <> 0 ORDER BY s.ride_region, s.ride_status;
 END;
 COMMENT ON FUNCTION fleet.ride_totals(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text) IS
 	'number, sum and average of the fares of the rides that match, by region and status; see fleet.search_rides';
@@ -3059,12 +3067,13 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.locate(text) IS 'the region that a ride is in; null where there is no such ride';
 
-CREATE FUNCTION fleet.last_read(OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms float8, OUT q fleet.hlc)
+CREATE FUNCTION fleet.last_read(OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms float8, OUT q fleet.hlc,
+	OUT summed boolean)
 	RETURNS record
 	AS 'MODULE_PATHNAME', 'fleet_query_last_read'
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION fleet.last_read() IS
-	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp';
+	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp, and whether others made the sums';
 
 -- ---------------------------------------------------------------------------
 -- track: position reports

@@ -88,6 +88,34 @@ SELECT array_agg(ride_id ORDER BY ride_id) = array_agg(ride_id ORDER BY n) AS sa
 SELECT count(*) AS in_no_order FROM fleet.search_rides(order_by => NULL);
 SELECT count(*) AS in_order FROM (SELECT hlc, lag(hlc) OVER () AS before FROM fleet.search_rides(order_by => 'hlc')) AS r WHERE before OPERATOR(fleet.<) hlc;
 
+-- By distance; ties by the id.
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance''');
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''Distance  DESC''');
+SELECT test.ids('near => ''POINT(1.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance asc''', 'max_rows => 3');
+SELECT test.ids('near => ''POINT(1.5 0.5)''', 'within_m => 120000', 'order_by => ''distance desc''', 'status => ''PENDING''', 'max_rows => 2');
+SELECT test.ids('near => ''POINT(0.5 0.5)''', 'within_m => 1e6', 'order_by => ''distance''', 'max_rows => 0') IS NULL AS none;
+SELECT test.ids('near => ''POINT EMPTY''', 'within_m => 1e6', 'order_by => ''distance''') IS NULL AS none;
+SELECT test.ids('''local''', 'near => ''POINT(0.5 0.501)''', 'within_m => 1e6', 'order_by => ''distance''');
+SELECT test.ids('''local''', 'near => ''POINT(0.5 0.501)''', 'within_m => 1e6', 'order_by => ''distance desc''', 'max_rows => 2');
+-- An index can be read in this order.
+CREATE FUNCTION pg_temp.is_index_read_in_order() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXPLAIN SELECT ride_id FROM fleet.local_rides AS r WHERE fleet.is_within(r.current_location, 'POINT(0.5 0.5)', 1e6)
+		ORDER BY fleet.distance_to(r.current_location, 'POINT(0.5 0.5)') FETCH FIRST 16 ROWS WITH TIES
+	LOOP
+		IF line ~ 'Order By: .*<->' THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
+END
+$$;
+SET enable_seqscan = off;
+SELECT pg_temp.is_index_read_in_order();
+RESET enable_seqscan;
+
 -- How many.
 SELECT test.ids('max_rows => 0') IS NULL AS none;
 SELECT test.ids('max_rows => 1');
@@ -102,12 +130,19 @@ SELECT count(*) FROM fleet.search_rides(max_rows => 3, region => 'west');
 \c fleet_e
 INSERT INTO fleet.rides (ride_id, customer_id, region, start_location, requested_at)
 	SELECT 'QYM-' || lpad(n::text, 3, '0'), 'many', 'east', 'POINT(1.5 0.5)', '2024-02-01'::timestamptz + (n % 10) * interval '1 h' FROM generate_series(1, 120) AS n;
+UPDATE fleet.rides SET current_location = fleet.make_point(1.5, 0.5 + substr(ride_id, 5)::integer / 20 / 1000.0) WHERE region = 'east' AND customer_id = 'many';
 \c fleet_w
 SELECT count(*) FROM fleet.search_rides(customer_id => 'many');
 SELECT count(*) FROM fleet.search_rides(customer_id => 'many', max_rows => NULL);
 SELECT ride_id, row_number() OVER () FROM fleet.search_rides(customer_id => 'many', max_rows => 3);
 SELECT ride_id FROM fleet.search_rides(customer_id => 'many', max_rows => 20, order_by => 'requested_at') OFFSET 11;
 SELECT fleet.count_rides(customer_id => 'many');
+-- Nineteen, and then twenty each, are equally far.
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides(customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance', max_rows => 21);
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides(customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance desc', max_rows => 5);
+\c fleet_e
+SELECT string_agg(ride_id, ' ') FROM fleet.search_rides('local', customer_id => 'many', near => 'POINT(1.5 0.4)', within_m => 1e6, order_by => 'distance', max_rows => 21);
+\c fleet_w
 \c fleet_e
 DELETE FROM fleet.rides WHERE region = 'east' AND customer_id = 'many';
 \c fleet_w
@@ -121,7 +156,30 @@ SELECT * FROM fleet.ride_totals('local');
 SELECT * FROM fleet.ride_totals(customer_id => 'bob');
 SELECT * FROM fleet.ride_totals(customer_id => 'nobody');
 SELECT sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_totals(on_unavailable => 'partial');
-SELECT ride_id IS NOT NULL AS id, fare IS NOT NULL AS fare, customer_id IS NULL AS no_customer, hlc IS NULL AS no_stamp FROM fleet.matching_rides(customer_id => 'carl');
+SELECT summed FROM fleet.last_read();
+SELECT * FROM fleet.ride_sums(customer_id => 'carl');
+-- The same by sums that the regions make: what moved, or was touched, is in them, taken out and counted by itself.
+SET fleet.sum_threshold = 0;
+SELECT fleet.count_rides(), fleet.count_rides('global-live', 'west') AS west, fleet.count_rides('local') AS local, fleet.count_rides(status => 'PENDING') AS pending,
+	fleet.count_rides(min_fare => 20.50, max_fare => 40) AS fares, fleet.count_rides(near => 'POINT(0.5 0.5)', within_m => 200) AS near,
+	fleet.count_rides(since => '2024-01-03 10:00Z') AS since, fleet.count_rides(vehicle_id => 'QY-V1', customer_id => 'bob') AS bob, fleet.count_rides(customer_id => 'nobody') AS none;
+SELECT * FROM fleet.ride_totals();
+SELECT scope, asked, failed, reasked, summed FROM fleet.last_read();
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+SELECT * FROM fleet.ride_totals(customer_id => 'nobody');
+SELECT sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_totals(on_unavailable => 'partial');
+BEGIN;
+SELECT ride_id FROM fleet.rides WHERE ride_id = 'QY-W2' AND region = 'west' FOR UPDATE;
+SELECT * FROM fleet.ride_sums(customer_id => 'bob') ORDER BY 1, 2, 3 DESC;
+UPDATE fleet.rides SET fare = 12 WHERE ride_id = 'QY-W2' AND region = 'west';
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+DELETE FROM fleet.rides WHERE ride_id = 'QY-W2' AND region = 'west';
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+ROLLBACK;
+-- Undone, but touched.
+SELECT * FROM fleet.ride_totals(customer_id => 'bob');
+SELECT * FROM test.raised($$SELECT fleet.count_rides(min_fare => 'x')$$);
+RESET fleet.sum_threshold;
 
 -- Scopes.
 SELECT test.ids('''local''');
@@ -168,6 +226,9 @@ SELECT ride_region, sum(rides) AS rides, sum(fares) AS fares FROM fleet.ride_tot
 SELECT region, epoch FROM fleet.live_rides('ride_id IN (''QY-W2'', ''QY-W3'')') ORDER BY region;
 -- What is unknown of a ride that moves does not match.
 SELECT fleet.count_rides(vehicle_id => 'QY-V0') AS none, (SELECT count(*) FROM fleet.live_rides('completed_at > requested_at')) AS ended, (SELECT count(*) FROM fleet.live_rides('NULL')) AS none;
+-- Nobody sums up what this transaction alone sees.
+SET LOCAL fleet.sum_threshold = 0;
+SELECT fleet.count_rides(), (SELECT summed FROM fleet.last_read());
 SAVEPOINT a;
 SELECT fleet.handoff('QY-W3', 'west');
 SELECT fleet.locate('QY-W3');
@@ -200,6 +261,8 @@ SELECT test.settle();
 SELECT fleet.count_rides(customer_id => 'gone'), fleet.locate('QY-G1') IS NULL AS deleted;
 -- The other isolation levels see what is committed by now.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT fleet.count_rides();
+SET LOCAL fleet.sum_threshold = 0;
 SELECT fleet.count_rides();
 SELECT fleet.locate('QY-E1'), count(*) FROM fleet.live_rides('true');
 COMMIT;
@@ -285,7 +348,7 @@ GRANT SELECT ON fleet.rides TO fleet_reader;
 GRANT SELECT (ride_id, region) ON fleet.rides TO fleet_blind;
 CREATE TEMPORARY TABLE reads (n serial, s text);
 INSERT INTO reads (s) VALUES ('SELECT * FROM fleet.search_rides()'), ('SELECT * FROM fleet.search_rides(''local'')'), ('SELECT fleet.count_rides()'), ('SELECT fleet.count_rides(''local'')'),
-	('SELECT * FROM fleet.ride_totals()'), ('SELECT * FROM fleet.matching_rides()'), ('SELECT * FROM fleet.live_rides(''true'')'), ('SELECT * FROM fleet.live_rides(''true'', ''local'')'),
+	('SELECT * FROM fleet.ride_totals()'), ('SELECT * FROM fleet.ride_sums()'), ('SELECT * FROM fleet.live_rides(''true'')'), ('SELECT * FROM fleet.live_rides(''true'', ''local'')'),
 	('SELECT * FROM fleet.get_ride(''QY-W1'')'), ('SELECT * FROM fleet.get_ride(''QY-W1'', ''local'')'), ('SELECT fleet.locate(''QY-E1'')'), ('SELECT * FROM fleet.search_rides(''global-fast'')');
 GRANT SELECT ON reads TO fleet_reader, fleet_blind;
 SET ROLE fleet_blind;
@@ -360,12 +423,12 @@ SELECT s, r FROM unnest(ARRAY['scope => ''everywhere''', 'scope => ''LOCAL''', '
 	'near => ''POINT(0 0)'', within_m => ''x''',
 	'max_rows => -1', 'max_rows => -2147483648', 'max_rows => 2147483648', 'max_rows => ''x''', 'on_unavailable => ''maybe''', 'on_unavailable => ''''', 'on_unavailable => NULL',
 	'order_by => ''''', 'order_by => '' ''', 'order_by => ''no_such''', 'order_by => ''fare up''', 'order_by => ''fare desc nulls''', 'order_by => ''fare,ride_id''', 'order_by => ''1''',
-	'order_by => ''"fare"''', 'order_by => ''r.fare''', 'order_by => ''xmin''', 'order_by => ''fare;''', 'order_by => ''random()''', 'scope => ''local'', max_rows => -1',
+	'order_by => ''"fare"''', 'order_by => ''distance''', 'order_by => ''distance up'', near => ''POINT(0 0)'', within_m => 1', 'order_by => ''distance'', near => ''x'', within_m => 1', 'order_by => ''r.fare''', 'order_by => ''xmin''', 'order_by => ''fare;''', 'order_by => ''random()''', 'scope => ''local'', max_rows => -1',
 	'scope => ''local'', order_by => ''no_such''']) WITH ORDINALITY AS u(s, n),
 	LATERAL test.raised(format('SELECT * FROM fleet.search_rides(%s)', s)) AS r ORDER BY n;
 SELECT s, r FROM unnest(ARRAY['fleet.count_rides(''everywhere'')', 'fleet.count_rides(region => ''nowhere'')', 'fleet.count_rides(near => ''POINT(0 0)'')', 'fleet.count_rides(within_m => 1)',
 	'fleet.count_rides(on_unavailable => ''x'')', 'fleet.ride_totals(NULL)', 'fleet.ride_totals(region => ''nowhere'')', 'fleet.get_ride(''QY-W1'', ''x'')', 'fleet.get_ride(''QY-W1'', NULL)',
-	'fleet.get_ride(NULL, ''x'')', 'fleet.live_rides(''true'', ''x'')', 'fleet.live_rides(''true'', NULL)', 'fleet.live_rides(''true'', order_by => ''x'')', 'fleet.live_rides(''true'', max_rows => -1)',
+	'fleet.get_ride(NULL, ''x'')', 'fleet.live_rides(''true'', ''x'')', 'fleet.live_rides(''true'', NULL)', 'fleet.live_rides(''true'', order_by => ''x'')', 'fleet.live_rides(''true'', order_by => ''distance'')', 'fleet.live_rides(''true'', max_rows => -1)',
 	'fleet.live_rides(''true'', on_unavailable => ''x'')']) WITH ORDINALITY AS u(s, n),
 	LATERAL test.raised(format('SELECT * FROM %s', s)) AS r ORDER BY n;
 -- In a list of columns.
@@ -408,6 +471,11 @@ SELECT test.ids('region => ''east''');
 SELECT test.ids('on_unavailable => ''partial''');
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT fleet.count_rides(on_unavailable => 'partial');
+SET fleet.sum_threshold = 0;
+SELECT fleet.count_rides(on_unavailable => 'partial');
+SELECT scope, asked, failed, reasked, summed FROM fleet.last_read();
+SELECT test.state_of('SELECT fleet.count_rides()');
+RESET fleet.sum_threshold;
 SELECT count(*) FROM fleet.live_rides('true', on_unavailable => 'partial');
 \set VERBOSITY default
 ALTER SERVER fleet_north OPTIONS (SET dbname 'fleet_n');

@@ -91,6 +91,7 @@ SELECT ride_id, region, status, fare, epoch FROM fleet.search_rides('global-fast
 SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT fleet.count_rides('global-fast', 'west') AS west, fleet.count_rides('global-live') AS live, fleet.locate('G-1');
 SELECT region, epoch FROM fleet.get_ride('G-1', 'global-fast');
+SELECT ride_id FROM fleet.search_rides('global-fast', near => 'POINT(1.5 0.5)', within_m => 1e6, order_by => 'distance', max_rows => 2);
 SELECT * FROM fleet.search_rides('local');
 \c fleet_w
 SELECT ride_id, region, status, fare, epoch FROM fleet.search_rides('global-fast', order_by => 'fare desc', max_rows => 2);
@@ -98,6 +99,7 @@ SELECT scope, asked, failed, reasked FROM fleet.last_read();
 SELECT ride_region, ride_status, rides, fares FROM fleet.ride_totals('global-fast');
 SELECT ride_id, region FROM fleet.live_rides('fare > 1 AND region = fleet.own_region()', 'global-fast', 'ride_id');
 SELECT region, epoch FROM fleet.get_ride('G-1', 'global-fast');
+SELECT ride_id FROM fleet.search_rides('global-fast', near => 'POINT(1.5 0.5)', within_m => 1e6, order_by => 'distance', max_rows => 2);
 SELECT count(*) AS deleted FROM fleet.get_ride('G-3', 'global-fast');
 SELECT count(*) AS none FROM fleet.search_rides('global-fast', region => 'north');
 \c fleet_r

@@ -13,6 +13,11 @@
  * the caller's transaction open, the question goes through that branch, and so
  * sees what the transaction itself has done there.
  *
+ * Several questions can be put to the same snapshots: fleet_query_open(), then
+ * fleet_query_ask_open() for each further one, then fleet_query_close().  In between a
+ * connection has a transaction open that is nobody's branch; where the caller does
+ * not come to the end, fleet_query_abandon() has to close it.
+ *
  * Copyright (c) 2026, the fleet authors
  *
  * src/query/ask.c
@@ -35,6 +40,10 @@
 #include "query/read.h"
 
 #define STAMP_SQL "SELECT fleet.hlc_receive($1::bigint::fleet.hlc)"
+#define BEGIN_SQL "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+/* Before there is a snapshot: what rewrites a table then cannot come in between. */
+#define LOCK_SQL "LOCK TABLE fleet.local_rides IN ACCESS SHARE MODE"
 
 /* Statements kept prepared; further ones are planned each time. */
 #define KEPT_MAX 32
@@ -58,6 +67,7 @@ fleet_query_init(void)
 							"Lower it where callers would rather have an error, or a part of the answer, than wait.",
 							&fleet_query_read_timeout, 5000, 1, 600000,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	fleet_query_sums_init();
 }
 
 /* The kept entry of a statement, made if there is room; else NULL. */
@@ -95,7 +105,7 @@ prepare(const char *sql, int nparam)
 static int
 parameters(const FleetRead *read, uint64 q, const char *subject, const char **params)
 {
-	int			n = read->nparam;
+	int			n = read->unfiltered ? 1 : read->nparam;
 
 	memcpy(params, read->params, sizeof(char *) * n);
 	params[0] = psprintf(UINT64_FORMAT, q);
@@ -179,7 +189,10 @@ new_answer(const char *region, int nrow)
 	return answer;
 }
 
-/* What our own node says, with its owner's rights and all that is committed by now. */
+/*
+ * What our own node says, with its owner's rights, and all that is committed by now,
+ * or, where it has one, in the read's snapshot.
+ */
 FleetAnswer *
 fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const char *ids)
 {
@@ -190,7 +203,10 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 
 	fleet_base_become_owner(&caller);
 	SPI_connect();
-	fleet_base_push_new_snapshot();
+	if (read->snapshot != NULL)
+		PushActiveSnapshot(read->snapshot);
+	else
+		fleet_base_push_new_snapshot();
 	(void) fleet_query_execute(read, sql, log->q, ids);
 	PopActiveSnapshot();
 	spi = MemoryContextSwitchTo(context);
@@ -209,13 +225,30 @@ fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql, const 
 
 /* ---------- the others ---------- */
 
+/* Was this node's absence told before? */
+static bool
+is_told(const FleetLastRead *log, const char *node)
+{
+	ListCell   *cell;
+
+	foreach(cell, log->told)
+		if (strcmp(lfirst(cell), node) == 0)
+			return true;
+	return false;
+}
+
 /* A node cannot answer: a NOTICE where the caller takes a part, else an error. */
 static void
 miss(FleetAsking *asking, const char *node, const char *error)
 {
-	asking->log->failed = lappend(asking->log->failed, pstrdup(node));
+	FleetLastRead *log = asking->log;
+
+	log->failed = lappend(log->failed, pstrdup(node));
 	if (asking->quiet)
 		return;
+	if (asking->read->partial && is_told(log, node))
+		return;
+	log->told = lappend(log->told, pstrdup(node));
 	if (asking->read->partial)
 		ereport(NOTICE,
 				(errmsg("%s \"%s\" is missing in the answer", asking->noun, node),
@@ -229,6 +262,49 @@ miss(FleetAsking *asking, const char *node, const char *error)
 				 errhint("Is its server up? With on_unavailable => 'partial' what the others have is answered.")));
 }
 
+void
+fleet_query_begin_asking(FleetAsking *asking, FleetRead *read, FleetLastRead *log,
+						 const char *sql)
+{
+	memset(asking, 0, sizeof(*asking));
+	asking->read = read;
+	asking->log = log;
+	asking->sql = sql;
+	asking->noun = "region";
+	asking->asked = palloc0(sizeof(*asking->asked) * Max(read->map->nregion, 1));
+}
+
+/* Put a region on the list of the asked; NULL where it cannot be reached. */
+static FleetConn *
+add_asked(FleetAsking *asking, const char *region)
+{
+	char	   *error = NULL;
+	FleetConn  *conn = fleet_remote_try_connect(region, &error);
+
+	if (conn == NULL)
+	{
+		miss(asking, region, error);
+		return NULL;
+	}
+	asking->asked[asking->nasked].region = region;
+	asking->asked[asking->nasked++].conn = conn;
+	return conn;
+}
+
+/* What does not go out is told by the missing answer. */
+static void
+send_question(const FleetAsking *asking, FleetConn *conn, const char *ids)
+{
+	const char *params[FLEET_READ_MAX_PARAMS];
+	int			nparam = parameters(asking->read, asking->log->q, ids, params);
+	Kept	   *k = keep(asking->read, asking->sql);
+
+	if (k != NULL)
+		(void) fleet_remote_send_prepared(conn, k->sql, nparam, params);
+	else
+		(void) fleet_remote_send(conn, asking->sql, nparam, params);
+}
+
 /*
  * Send the question to a region.  False where the region cannot be reached, which
  * is an error unless the caller takes a part of the answer.
@@ -236,31 +312,63 @@ miss(FleetAsking *asking, const char *node, const char *error)
 bool
 fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 {
-	const char *params[FLEET_READ_MAX_PARAMS];
-	int			nparam = parameters(asking->read, asking->log->q, ids, params);
-	Kept	   *k = keep(asking->read, asking->sql);
-	char	   *error = NULL;
-	FleetConn  *conn = fleet_remote_try_connect(region, &error);
+	const char *q = psprintf(UINT64_FORMAT, asking->log->q);
+	FleetConn  *conn = add_asked(asking, region);
 
 	if (conn == NULL)
-	{
-		miss(asking, region, error);
 		return false;
-	}
 	/* An error there then undoes no more than it does here. */
 	if (conn->in_transaction)
 		(void) fleet_commit_join(region);
-	/* What does not go out is told by the missing answer. */
-	if (fleet_remote_queue_prepared(conn, STAMP_SQL, 1, params))
-	{
-		if (k != NULL)
-			(void) fleet_remote_send_prepared(conn, k->sql, nparam, params);
-		else
-			(void) fleet_remote_send(conn, asking->sql, nparam, params);
-	}
-	asking->asked[asking->nasked].region = region;
-	asking->asked[asking->nasked++].conn = conn;
+	if (fleet_remote_queue_prepared(conn, STAMP_SQL, 1, &q))
+		send_question(asking, conn, ids);
 	return true;
+}
+
+/*
+ * The same, in a transaction whose one snapshot further questions are answered from
+ * as well.  The stamp is a request of its own: it must be received before that.
+ */
+bool
+fleet_query_open(FleetAsking *asking, const char *region)
+{
+	const char *q = psprintf(UINT64_FORMAT, asking->log->q);
+	FleetConn  *conn = add_asked(asking, region);
+
+	if (conn == NULL)
+		return false;
+	Assert(!conn->in_transaction);
+	if (fleet_remote_send_prepared(conn, STAMP_SQL, 1, &q) &&
+		fleet_remote_queue(conn, BEGIN_SQL) && fleet_remote_queue(conn, LOCK_SQL))
+		send_question(asking, conn, NULL);
+	return true;
+}
+
+/* Put another question to all that have such a transaction open. */
+void
+fleet_query_ask_open(FleetAsking *asking, const char *sql, const char *ids)
+{
+	asking->sql = sql;
+	for (int i = 0; i < asking->nasked; i++)
+		send_question(asking, asking->asked[i].conn, ids);
+}
+
+/* End these transactions, after the question that was put last. */
+void
+fleet_query_close(FleetAsking *asking)
+{
+	for (int i = 0; i < asking->nasked; i++)
+		(void) fleet_remote_send_prepared(asking->asked[i].conn, "COMMIT", 0, NULL);
+	asking->later = 1;
+}
+
+/* Drop the connections of those who were asked. */
+void
+fleet_query_abandon(FleetAsking *asking)
+{
+	for (int i = 0; i < asking->nasked; i++)
+		fleet_remote_discard(asking->asked[i].conn);
+	asking->nasked = 0;
 }
 
 static FleetAnswer *
@@ -307,23 +415,25 @@ static FleetAnswer *
 receive(FleetAsking *asking, const char *region, FleetConn *conn, int64 deadline)
 {
 	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
-	FleetAnswer *answer;
+	FleetAnswer *answer = NULL;
 
 	do
 	{
 		char	   *error;
 
 		fleet_remote_clear(&reply);
-		if (fleet_remote_receive(conn, deadline, &reply) == FLEET_REPLY_OK)
-			continue;
-		if (reply.status == FLEET_REPLY_ERROR || conn->in_transaction)
-			raise_error(asking, conn, deadline, &reply);
-		error = fleet_remote_error_text(conn, &reply);
-		fleet_remote_clear(&reply);
-		miss(asking, region, error);
-		return NULL;
+		if (fleet_remote_receive(conn, deadline, &reply) != FLEET_REPLY_OK)
+		{
+			if (reply.status == FLEET_REPLY_ERROR || conn->in_transaction)
+				raise_error(asking, conn, deadline, &reply);
+			error = fleet_remote_error_text(conn, &reply);
+			fleet_remote_clear(&reply);
+			miss(asking, region, error);
+			return NULL;
+		}
+		if (conn->pending == asking->later)
+			answer = copy_answer(region, reply.result);
 	} while (conn->pending > 0);
-	answer = copy_answer(region, reply.result);
 	fleet_remote_clear(&reply);
 	return answer;
 }
@@ -340,7 +450,10 @@ take_clock(const FleetAnswer *answer)
 		}
 }
 
-/* Await the answers of all that were asked; a list of FleetAnswer. */
+/*
+ * Await the answers of all that were asked; a list of FleetAnswer.  Of those who
+ * do not answer there is none.
+ */
 List *
 fleet_query_answers(FleetAsking *asking)
 {
@@ -357,6 +470,5 @@ fleet_query_answers(FleetAsking *asking)
 		take_clock(answer);
 		answers = lappend(answers, answer);
 	}
-	asking->nasked = 0;
 	return answers;
 }

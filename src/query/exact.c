@@ -61,16 +61,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/hsearch.h"
-#include "utils/snapmgr.h"
 
 #include "base/errcodes.h"
 #include "base/plan.h"
@@ -78,286 +70,6 @@
 
 /* Rows that each region sends beyond those asked for. */
 #define MARGIN 4
-
-/* How often a ride that keeps moving is followed. */
-#define MAX_HOPS 16
-
-/* The newest that is known of a ride. */
-typedef struct Sighting
-{
-	const char *id;				/* hash key */
-	int64		epoch;
-	bool		known;			/* what it is is known: row */
-	const char *row;			/* the ride as a record; NULL: deleted, or it does not match */
-	int			answer;			/* of the first round, that had the row; else -1 */
-	const char *target;			/* not known: where to it departed, as what */
-	const char *image;
-} Sighting;
-
-typedef struct Exact
-{
-	FleetRead  *read;
-	FleetLastRead *log;
-	HTAB	   *rides;
-	List	   *open;			/* sightings that are not known */
-} Exact;
-
-/* ---------- sightings ---------- */
-
-static uint32
-hash_id(const void *key, Size keysize)
-{
-	const char *id = *(const char *const *) key;
-
-	return DatumGetUInt32(hash_any((const unsigned char *) id, (int) strlen(id)));
-}
-
-static int
-match_id(const void *a, const void *b, Size keysize)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
-
-static HTAB *
-new_rides(void)
-{
-	HASHCTL		ctl = {
-		.keysize = sizeof(char *),
-		.entrysize = sizeof(Sighting),
-		.hash = hash_id,
-		.match = match_id,
-		.hcxt = CurrentMemoryContext
-	};
-
-	return hash_create("fleet rides read", 256, &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-static Sighting *
-enter(Exact *x, char **row)
-{
-	bool		found;
-	Sighting   *s = hash_search(x->rides, &row[ANSWER_ID], HASH_ENTER, &found);
-
-	if (!found)
-	{
-		s->epoch = 0;
-		s->known = false;
-		s->row = s->target = s->image = NULL;
-		s->answer = -1;
-	}
-	return s;
-}
-
-/* A live row counts before a departure to the same epoch. */
-static void
-note_live(Sighting *s, char **row, int64 epoch, int answer)
-{
-	if (epoch < s->epoch || (epoch == s->epoch && s->known))
-		return;
-	s->epoch = epoch;
-	s->known = true;
-	s->row = strcmp(row[ANSWER_EXTRA], "true") == 0 ? row[ANSWER_ROW] : NULL;
-	s->answer = answer;
-}
-
-/* A grave has the last epoch that the row had there. */
-static void
-note_gone(Sighting *s, char **row, int64 epoch)
-{
-	bool		grave = row[ANSWER_EXTRA] == NULL;
-
-	if (epoch < s->epoch || (epoch == s->epoch && !grave))
-		return;
-	s->epoch = epoch;
-	s->known = grave;
-	s->row = NULL;
-	s->answer = -1;
-	s->target = row[ANSWER_EXTRA];
-	s->image = row[ANSWER_ROW];
-}
-
-/* Returns the number of live rows. */
-static int
-note_answer(Exact *x, const FleetAnswer *answer, int number)
-{
-	int			live = 0;
-
-	for (int i = 0; i < answer->nrow; i++)
-	{
-		char	  **row = answer->rows[i];
-		int64		epoch = strtoll(row[ANSWER_EPOCH], NULL, 10);
-		Sighting   *s;
-
-		if (strcmp(row[ANSWER_WHAT], "clock") == 0)
-			continue;
-		s = enter(x, row);
-		if (strcmp(row[ANSWER_WHAT], "live") == 0)
-		{
-			note_live(s, row, epoch, number);
-			live++;
-		}
-		else
-			note_gone(s, row, epoch);
-	}
-	return live;
-}
-
-/* ---------- following departures ---------- */
-
-/* The departure's image, as a record if it matches. */
-static const char *
-read_image(Exact *x, const Sighting *s)
-{
-	MemoryContext context = CurrentMemoryContext;
-	FleetCaller caller;
-	char	   *row = NULL;
-
-	fleet_base_become_owner(&caller);
-	SPI_connect();
-	fleet_base_push_new_snapshot();
-	if (fleet_query_execute(x->read, fleet_query_image_sql(x->read), x->log->q, s->image) == 1 &&
-		strcmp(fleet_base_plan_text(0, 1), "true") == 0)
-		row = MemoryContextStrdup(context, fleet_base_plan_text(0, 2));
-	PopActiveSnapshot();
-	SPI_finish();
-	fleet_base_become_caller(&caller);
-	return row;
-}
-
-/* Those of the open rides that departed to a region, as an array's text. */
-static char *
-ids_at(const List *open, const char *target)
-{
-	Datum	   *elems = palloc(sizeof(Datum) * list_length(open));
-	int			n = 0;
-	ListCell   *cell;
-
-	foreach(cell, open)
-	{
-		const Sighting *s = lfirst(cell);
-
-		if (strcmp(s->target, target) == 0)
-			elems[n++] = CStringGetTextDatum(s->id);
-	}
-	if (n == 0)
-		return NULL;
-	return OidOutputFunctionCall(F_ARRAY_OUT,
-								 PointerGetDatum(construct_array(elems, n, TEXTOID, -1, false,
-																 TYPALIGN_INT)));
-}
-
-static void
-init_asking(FleetAsking *asking, const Exact *x, const char *sql)
-{
-	asking->read = x->read;
-	asking->log = x->log;
-	asking->sql = sql;
-	asking->noun = "region";
-	asking->quiet = false;
-	asking->nasked = 0;
-	asking->asked = palloc0(sizeof(*asking->asked) * Max(x->read->map->nregion, 1));
-}
-
-static bool
-has_failed(const Exact *x, const char *region)
-{
-	ListCell   *cell;
-
-	foreach(cell, x->log->failed)
-		if (strcmp(lfirst(cell), region) == 0)
-			return true;
-	return false;
-}
-
-/* Ask each target for what has departed to it. */
-static List *
-ask_targets(Exact *x)
-{
-	const FleetRegionMap *map = x->read->map;
-	const char *own_ids = NULL;
-	FleetAsking asking;
-	List	   *answers;
-
-	init_asking(&asking, x, fleet_query_again_sql(x->read));
-	for (int i = 0; i < map->nregion; i++)
-	{
-		const char *name = map->regions[i].name;
-		const char *ids = has_failed(x, name) ? NULL : ids_at(x->open, name);
-
-		if (&map->regions[i] == map->own)
-			own_ids = ids;
-		else if (ids != NULL)
-			(void) fleet_query_ask(&asking, name, ids);
-	}
-	answers = fleet_query_answers(&asking);
-	if (own_ids != NULL)
-		answers = lappend(answers, fleet_query_ask_own(x->read, x->log, asking.sql, own_ids));
-	return answers;
-}
-
-/*
- * The target of a departure has said nothing newer: the ride has not arrived, and is
- * what departed.  A target that could not be asked is missing with all its rides.
- */
-static void
-conclude(Exact *x, Sighting *s)
-{
-	(void) fleet_region_require(x->read->map, s->target);
-	s->known = true;
-	s->row = has_failed(x, s->target) ? NULL : read_image(x, s);
-}
-
-/* One hop of all open rides. */
-static void
-follow(Exact *x)
-{
-	int			n = list_length(x->open);
-	int64	   *asked = palloc(sizeof(int64) * n);
-	List	   *open = NIL;
-	ListCell   *cell;
-
-	foreach(cell, x->open)
-		asked[foreach_current_index(cell)] = ((Sighting *) lfirst(cell))->epoch;
-	x->log->reasked += n;
-	foreach(cell, ask_targets(x))
-		(void) note_answer(x, lfirst(cell), -1);
-	foreach(cell, x->open)
-	{
-		Sighting   *s = lfirst(cell);
-
-		if (s->known)
-			continue;
-		if (s->epoch > asked[foreach_current_index(cell)])
-			open = lappend(open, s);
-		else
-			conclude(x, s);
-	}
-	x->open = open;
-}
-
-static void
-follow_all(Exact *x)
-{
-	HASH_SEQ_STATUS scan;
-	Sighting   *s;
-
-	x->open = NIL;
-	hash_seq_init(&scan, x->rides);
-	while ((s = hash_seq_search(&scan)) != NULL)
-		if (!s->known)
-			x->open = lappend(x->open, s);
-	for (int hops = 0; x->open != NIL; hops++)
-	{
-		if (hops == MAX_HOPS)
-			ereport(ERROR,
-					(errcode(FLEET_ERRCODE_IN_DOUBT),
-					 errmsg("ride \"%s\" moves faster than it can be followed",
-							((Sighting *) linitial(x->open))->id),
-					 errhint("Try again.")));
-		follow(x);
-	}
-}
 
 /* ---------- the first round ---------- */
 
@@ -368,7 +80,7 @@ follow_all(Exact *x)
  * the target may know more.
  */
 static List *
-ask_for_own_ride(Exact *x)
+ask_for_own_ride(FleetMerge *x)
 {
 	FleetAnswer *answer;
 
@@ -383,7 +95,7 @@ ask_for_own_ride(Exact *x)
 
 /* Ask all regions, or the one that is wanted; a list of FleetAnswer. */
 static List *
-ask_regions(Exact *x)
+ask_regions(FleetMerge *x)
 {
 	const FleetRegionMap *map = x->read->map;
 	FleetAnswer *own = NULL;
@@ -391,7 +103,7 @@ ask_regions(Exact *x)
 	bool		own_wanted = false;
 	List	   *answers;
 
-	init_asking(&asking, x, fleet_query_first_sql(x->read, false));
+	fleet_query_begin_asking(&asking, x->read, x->log, fleet_query_first_sql(x->read, false));
 	answers = ask_for_own_ride(x);
 	if (answers != NIL)
 		return answers;
@@ -413,30 +125,12 @@ ask_regions(Exact *x)
 	return own ? lcons(own, answers) : answers;
 }
 
-/* The rows, and of each answer how many of its rows are among them. */
-static List *
-collect(Exact *x, int *left)
-{
-	HASH_SEQ_STATUS scan;
-	List	   *rows = NIL;
-	Sighting   *s;
-
-	hash_seq_init(&scan, x->rides);
-	while ((s = hash_seq_search(&scan)) != NULL)
-	{
-		Assert(s->known);
-		if (s->row == NULL)
-			continue;
-		rows = lappend(rows, (void *) s->row);
-		if (s->answer >= 0)
-			left[s->answer]++;
-	}
-	return rows;
-}
-
-/* One attempt.  False where a region has more that might belong in. */
+/*
+ * One attempt.  False where a region has more that might belong in, or, if all are
+ * wanted, more than it has sent.
+ */
 static bool
-attempt(Exact *x, List **rows)
+attempt(FleetMerge *x, bool all, List **rows)
 {
 	const FleetRead *read = x->read;
 	List	   *answers;
@@ -444,18 +138,21 @@ attempt(Exact *x, List **rows)
 	int		   *sent;
 	int		   *left;
 
-	list_free_deep(x->log->asked);
-	list_free_deep(x->log->failed);
-	x->log->asked = x->log->failed = NIL;
-	x->rides = new_rides();
+	fleet_query_begin_merge(x);
 	answers = ask_regions(x);
 	sent = palloc0(sizeof(int) * (list_length(answers) + 1));
 	left = palloc0(sizeof(int) * (list_length(answers) + 1));
 	foreach(cell, answers)
-		sent[foreach_current_index(cell)] = note_answer(x, lfirst(cell), foreach_current_index(cell));
-	follow_all(x);
-	*rows = collect(x, left);
-	for (int i = 0; read->max_rows >= 0 && i < list_length(answers); i++)
+	{
+		int			i = foreach_current_index(cell);
+
+		sent[i] = fleet_query_note_answer(x, lfirst(cell), i);
+		if (all && sent[i] >= read->limit)
+			return false;
+	}
+	fleet_query_follow_all(x);
+	*rows = fleet_query_collect(x, left);
+	for (int i = 0; !all && read->max_rows >= 0 && i < list_length(answers); i++)
 		if (sent[i] >= read->limit && left[i] < read->max_rows)
 			return false;
 	return true;
@@ -468,16 +165,30 @@ attempt(Exact *x, List **rows)
 List *
 fleet_query_exact(FleetRead *read, FleetLastRead *log)
 {
-	Exact		x = {.read = read,.log = log};
+	FleetMerge	x = {.read = read,.log = log};
 	List	   *rows = NIL;
 
 	fleet_query_set_limit(read, read->max_rows + MARGIN);
-	while (!attempt(&x, &rows))
+	while (!attempt(&x, false, &rows))
 	{
 		CHECK_FOR_INTERRUPTS();
 		fleet_query_set_limit(read, read->limit + 1);
 	}
 	return rows;
+}
+
+/* All that match, unless a region has more than so many of them: then false. */
+bool
+fleet_query_exact_few(FleetRead *read, FleetLastRead *log, int most, List **rows)
+{
+	FleetMerge	x = {.read = read,.log = log};
+	bool		few;
+
+	read->max_rows = most;
+	fleet_query_set_limit(read, most);
+	few = attempt(&x, true, rows);
+	read->max_rows = -1;
+	return few;
 }
 
 /* ---------- replicas ---------- */
@@ -512,7 +223,7 @@ replicas(void)
 
 /* What the first replica that can be reached answers. */
 static FleetAnswer *
-ask_replica(Exact *x)
+ask_replica(FleetMerge *x)
 {
 	List	   *names = replicas();
 	FleetAsking asking;
@@ -523,14 +234,14 @@ ask_replica(Exact *x)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is no replica of all regions"),
 				 errhint("CALL fleet.add_replica makes one; scope 'global-live' needs none.")));
-	init_asking(&asking, x, fleet_query_first_sql(x->read, false));
-	asking.asked = palloc0(sizeof(*asking.asked));
+	fleet_query_begin_asking(&asking, x->read, x->log, fleet_query_first_sql(x->read, false));
 	asking.noun = "replica";
 	foreach(cell, names)
 	{
 		List	   *answers = NIL;
 
 		/* Only the last one's failure is the caller's. */
+		asking.nasked = 0;
 		asking.quiet = lnext(names, cell) != NULL;
 		x->log->asked = lappend(x->log->asked, pstrdup(lfirst(cell)));
 		if (fleet_query_ask(&asking, lfirst(cell), NULL))
@@ -545,10 +256,11 @@ ask_replica(Exact *x)
 List *
 fleet_query_fast(FleetRead *read, FleetLastRead *log)
 {
-	Exact		x = {.read = read,.log = log,.rides = new_rides()};
+	FleetMerge	x = {.read = read,.log = log};
 	FleetAnswer *answer;
 	int			left;
 
+	fleet_query_begin_merge(&x);
 	fleet_query_set_limit(read, read->max_rows);
 	if (read->map->own == NULL)
 	{
@@ -559,6 +271,6 @@ fleet_query_fast(FleetRead *read, FleetLastRead *log)
 		answer = ask_replica(&x);
 	if (answer == NULL)
 		return NIL;
-	(void) note_answer(&x, answer, 0);
-	return collect(&x, &left);
+	(void) fleet_query_note_answer(&x, answer, 0);
+	return fleet_query_collect(&x, &left);
 }

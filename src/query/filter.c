@@ -27,9 +27,6 @@
 
 #include "query/read.h"
 
-/* The columns that counting and summing up need. */
-static const char *const few_columns[] = {"ride_id", "region", "status", "fare", "epoch"};
-
 /* Add a value; the number of its parameter. */
 int
 fleet_query_add_value(FleetRead *read, const char *value)
@@ -77,10 +74,10 @@ raise_order(const char *order_by, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid order \"%s\"", order_by),
 			 errdetail_internal("%s", detail),
-			 errhint("Give a column of fleet.rides, and perhaps asc or desc: \"requested_at desc\".")));
+			 errhint("Give a column of fleet.rides, or distance where near is given, and perhaps asc or desc: \"requested_at desc\".")));
 }
 
-/* "column [asc|desc]"; NULL leaves the rows in no order. */
+/* "column [asc|desc]", or "distance [asc|desc]"; NULL leaves the rows in no order. */
 void
 fleet_query_set_order(FleetRead *read, const char *order_by)
 {
@@ -97,6 +94,11 @@ fleet_query_set_order(FleetRead *read, const char *order_by)
 	read->descending = direction != NULL && pg_strcasecmp(direction, "desc") == 0;
 	if (direction != NULL && !read->descending && pg_strcasecmp(direction, "asc") != 0)
 		raise_order(order_by, "The direction is neither asc nor desc.");
+	read->by_distance = pg_strcasecmp(column, "distance") == 0;
+	if (read->by_distance && read->near == NULL)
+		raise_order(order_by, "There is no place to measure the distance from.");
+	if (read->by_distance)
+		return;
 	for (int i = 0; i < read->desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(read->desc, i);
@@ -111,35 +113,34 @@ fleet_query_set_order(FleetRead *read, const char *order_by)
 		raise_order(order_by, "Its type has no order.");
 }
 
-/* Ties go by the id, in an order that is the same on all nodes. */
+/*
+ * Ties go by the id, in an order that is the same on all nodes.  But an index can
+ * be read by distance only if that is the whole order, so then all ties are taken.
+ */
 static void
 append_order(StringInfo sql, const FleetRead *read)
 {
-	if (read->order_column != 0)
+	const char *direction = read->descending ? "DESC" : "ASC";
+
+	if (read->by_distance)
+		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, $%d) %s",
+						 read->near_param, direction);
+	else if (read->order_column != 0)
 		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
 						 quote_identifier(NameStr(TupleDescAttr(read->desc,
 																read->order_column - 1)->attname)),
-						 read->descending ? "DESC" : "ASC");
-	if (read->max_rows >= 0)
+						 direction);
+	if (read->max_rows >= 0 && read->by_distance)
+		appendStringInfo(sql, " FETCH FIRST " INT64_FORMAT " ROWS WITH TIES", read->limit);
+	else if (read->max_rows >= 0)
 		appendStringInfo(sql, " LIMIT " INT64_FORMAT, read->limit);
 }
 
 /* ---------- columns ---------- */
 
-static bool
-is_wanted(const FleetRead *read, const char *column)
-{
-	if (!read->few_columns)
-		return true;
-	for (int i = 0; i < lengthof(few_columns); i++)
-		if (strcmp(few_columns[i], column) == 0)
-			return true;
-	return false;
-}
-
-/* The columns of a ride in the order of fleet.rides here, unwanted ones as nulls. */
+/* The columns of a ride in the order of fleet.rides here. */
 static void
-append_columns(StringInfo sql, const FleetRead *read, bool typed)
+append_columns(StringInfo sql, const FleetRead *read)
 {
 	for (int i = 0; i < read->desc->natts; i++)
 	{
@@ -149,19 +150,21 @@ append_columns(StringInfo sql, const FleetRead *read, bool typed)
 			continue;
 		if (sql->data[sql->len - 1] != '(' && sql->data[sql->len - 1] != ' ')
 			appendStringInfoString(sql, ", ");
-		if (is_wanted(read, NameStr(att->attname)))
-			appendStringInfo(sql, "r.%s", quote_identifier(NameStr(att->attname)));
-		else
-			appendStringInfo(sql, "NULL%s%s", typed ? "::" : "",
-							 typed ? format_type_be_qualified(att->atttypid) : "");
+		appendStringInfo(sql, "r.%s", quote_identifier(NameStr(att->attname)));
 	}
 }
 
+/* What is shown of a ride: itself, or its part in the sums. */
 static void
 append_record(StringInfo sql, const FleetRead *read)
 {
 	appendStringInfoString(sql, "ROW(");
-	append_columns(sql, read, false);
+	if (read->only_number)
+		appendStringInfoString(sql, "NULL, NULL, 1, 0");
+	else if (read->parts)
+		appendStringInfoString(sql, "r.region, r.status, 1, r.fare");
+	else
+		append_columns(sql, read);
 	appendStringInfoString(sql, ")::text");
 }
 
@@ -190,17 +193,73 @@ append_clock(StringInfo sql)
 }
 
 /*
+ * Departures that may not have arrived.  The upper bound, which every stamp is below,
+ * tells the planner that they are few; for what is only above something unknown it
+ * expects a third of the table.
+ */
+#define UNSETTLED "d.target IS NOT NULL AND d.settled_hlc IS NULL"
+#define SETTLED_LATER "d.target IS NOT NULL" \
+	" AND d.settled_hlc OPERATOR(fleet.>) $1::bigint::fleet.hlc" \
+	" AND d.settled_hlc OPERATOR(fleet.<=) ($1::bigint | 9223372036854775807)::fleet.hlc"
+
+/*
+ * Ids of the rides that have departed, and of those of whose departure from elsewhere
+ * this node has a record.
+ */
+const char *
+fleet_query_moving_sql(void)
+{
+	return "SELECT 'moving', d.key, NULL, NULL, NULL FROM fleet.departures AS d"
+		" WHERE d.kind = 'ride' AND " UNSETTLED
+		" UNION ALL SELECT 'moving', d.key, NULL, NULL, NULL FROM fleet.departures AS d"
+		" WHERE d.kind = 'ride' AND " SETTLED_LATER
+		" UNION ALL SELECT 'moving', a.value->>'key', NULL, NULL, NULL"
+		" FROM fleet.decisions AS c, LATERAL jsonb_array_elements(c.payload) AS a"
+		" WHERE c.kind = 'depart' AND a.value->>'kind' = 'ride'";
+}
+
+static void
+append_sums(StringInfo sql, const FleetRead *read, const char *touched, const char *sign,
+			const char *condition)
+{
+	appendStringInfo(sql, "SELECT 'sum', NULL, NULL, %s, ", touched);
+	if (read->only_number)
+		appendStringInfo(sql, "ROW(NULL, NULL, %scount(*), 0)::text", sign);
+	else
+		appendStringInfo(sql, "ROW(r.region, r.status, %scount(*), %ssum(r.fare))::text", sign, sign);
+	appendStringInfo(sql, " FROM fleet.local_rides AS r WHERE true%s%s%s", read->condition.data,
+					 condition, read->only_number ? "" : " GROUP BY r.region, r.status");
+}
+
+/*
+ * The sums of all rides that match, and where wanted, which of these some transaction
+ * has begun to change or delete.  Each row is looked at once.
+ */
+const char *
+fleet_query_sums_sql(const FleetRead *read, bool touched)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_sums(&sql, read, touched ?
+				"(array_agg(r.ride_id) FILTER (WHERE r.xmax <> '0'::xid))::text" : "NULL", "", "");
+	append_clock(&sql);
+	return sql.data;
+}
+
+/*
  * The first question: rides that match, and where regions are to be merged, what
- * has departed.  The upper bound of the stamps, which every stamp is below, tells
- * the planner that they are few; for what is only above something unknown it
- * expects a third of the table.  Untouched rows are those that no transaction has
+ * has departed.  Where one node's answer is all, it makes the sums.  Untouched rows are those that no transaction has
  * begun to change or delete.
  */
 const char *
 fleet_query_first_sql(const FleetRead *read, bool untouched)
 {
+	bool		merged = read->scope == FLEET_SCOPE_LIVE && read->region == NULL;
 	StringInfoData sql;
 
+	if (read->parts && !merged)
+		return fleet_query_sums_sql(read, false);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT 'live', r.ride_id, r.epoch::text, 'true', ");
 	append_record(&sql, read);
@@ -210,20 +269,21 @@ fleet_query_first_sql(const FleetRead *read, bool untouched)
 	appendStringInfoString(&sql, ") AS r");
 	if (read->scope == FLEET_SCOPE_LIVE && read->by_id)
 		append_departures(&sql, "d.key = $2");
-	else if (read->scope == FLEET_SCOPE_LIVE && read->region == NULL)
+	else if (merged)
 	{
-		append_departures(&sql, "d.target IS NOT NULL AND d.settled_hlc IS NULL");
-		append_departures(&sql, "d.target IS NOT NULL"
-						  " AND d.settled_hlc OPERATOR(fleet.>) $1::bigint::fleet.hlc"
-						  " AND d.settled_hlc OPERATOR(fleet.<=) ($1::bigint | 9223372036854775807)::fleet.hlc");
+		append_departures(&sql, UNSETTLED);
+		append_departures(&sql, SETTLED_LATER);
 	}
 	append_clock(&sql);
 	return sql.data;
 }
 
-/* Of rides that have departed to there: each as it is, and whether it matches; or where it went. */
+/*
+ * Of the rides by these ids: each as it is, and whether it matches; or where it went.
+ * Once more: those that match are taken out of the sums that were answered before.
+ */
 const char *
-fleet_query_again_sql(const FleetRead *read)
+fleet_query_again_sql(const FleetRead *read, bool summed)
 {
 	StringInfoData sql;
 
@@ -235,6 +295,12 @@ fleet_query_again_sql(const FleetRead *read)
 	appendStringInfo(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($%d::text[])",
 					 read->nparam + 1);
 	append_departures(&sql, psprintf("d.key = ANY ($%d::text[])", read->nparam + 1));
+	if (summed)
+	{
+		appendStringInfoString(&sql, " UNION ALL ");
+		append_sums(&sql, read, "NULL", "-",
+					psprintf(" AND r.ride_id = ANY ($%d::text[])", read->nparam + 1));
+	}
 	append_clock(&sql);
 	return sql.data;
 }
@@ -263,9 +329,21 @@ fleet_query_local_sql(const FleetRead *read)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	append_columns(&sql, read, true);
-	appendStringInfo(&sql, " FROM fleet.rides AS r WHERE r.region = %s%s",
+	if (read->only_number)
+		appendStringInfoString(&sql, "NULL::text, NULL::fleet.ride_status, count(*), 0::numeric");
+	else if (read->parts)
+		appendStringInfoString(&sql, "r.region, r.status, count(*), sum(r.fare)");
+	else
+		append_columns(&sql, read);
+	appendStringInfo(&sql, " FROM %sfleet.rides AS r WHERE r.region = %s%s",
+					 read->by_distance ? "(SELECT r.* FROM " : "",
 					 quote_literal_cstr(read->map->own->name), read->condition.data);
-	append_order(&sql, read);
+	if (read->parts && !read->only_number)
+		appendStringInfoString(&sql, " GROUP BY r.region, r.status");
+	else if (!read->parts)
+		append_order(&sql, read);
+	if (read->by_distance)
+		appendStringInfo(&sql, ") AS r ORDER BY fleet.distance_to(r.current_location, $%d) %s, r.ride_id COLLATE \"C\"",
+						 read->near_param, read->descending ? "DESC" : "ASC");
 	return sql.data;
 }

@@ -17,6 +17,8 @@
 #include "access/tupdesc.h"
 #include "lib/stringinfo.h"
 #include "tcop/dest.h"
+#include "utils/hsearch.h"
+#include "utils/snapshot.h"
 
 #include "region/map.h"
 #include "remote/remote.h"
@@ -45,11 +47,17 @@ typedef struct FleetRead
 	bool		once;			/* its statements are not worth keeping */
 	bool		by_id;			/* the first condition is r.ride_id = $2 */
 	bool		partial;		/* leave out who cannot answer */
-	bool		few_columns;	/* only what counting needs, the others null */
+	bool		parts;			/* what is shown of rides is (region, status, number, fares) */
+	bool		only_number;	/* no more of it than the number */
+	bool		unfiltered;		/* the present statement has no conditions: $1 only */
+	Snapshot	snapshot;		/* of our own node's answers; NULL = the latest */
 	StringInfoData condition;	/* over r, ends each statement's WHERE */
 	int			nparam;			/* without the subject */
 	const char *params[FLEET_READ_MAX_PARAMS];
-	AttrNumber	order_column;	/* 0 = in no order */
+	const char *near;			/* a place that distances are measured from, or NULL */
+	int			near_param;
+	bool		by_distance;	/* that is their order */
+	AttrNumber	order_column;	/* 0 = not by a column */
 	bool		descending;
 	int64		max_rows;		/* -1 = all */
 	int64		limit;			/* of each answer: max_rows and some more */
@@ -65,11 +73,12 @@ typedef struct FleetAnswer
 
 enum
 {
-	ANSWER_WHAT,				/* live, gone or clock */
+	ANSWER_WHAT,				/* live, gone, moving, sum or clock */
 	ANSWER_ID,
 	ANSWER_EPOCH,
-	ANSWER_EXTRA,				/* live: true where it matches; gone: its target */
-	ANSWER_ROW,					/* live: the ride as a record; gone: its image */
+	ANSWER_EXTRA,				/* live: true where it matches; gone: its target; sum: rides that
+								 * are being changed, an array */
+	ANSWER_ROW,					/* live: the ride as a record; gone: its image; sum: a part */
 	ANSWER_COLUMNS
 };
 
@@ -79,6 +88,8 @@ typedef struct FleetLastRead
 	FleetScope	scope;
 	List	   *asked;			/* names of regions and replicas */
 	List	   *failed;
+	List	   *told;			/* failed, and the caller knows it */
+	bool		summed;			/* counted by the nodes, not from rows */
 	int			reasked;		/* rides asked for once more, at their target */
 	double		latency_ms;
 	uint64		q;				/* stamp of the reader; 0 = there was no read */
@@ -92,22 +103,34 @@ typedef struct FleetAsking
 	const char *sql;
 	const char *noun;			/* what the nodes are: region, replica */
 	bool		quiet;			/* there are others to ask where one cannot answer */
+	int			later;			/* requests that were sent after the question */
 	int			nasked;
 	struct
 	{
 		const char *region;
 		FleetConn  *conn;
-		const char *ids;
 	}		   *asked;
 } FleetAsking;
+
+/* What has been said of rides. */
+typedef struct FleetMerge
+{
+	FleetRead  *read;
+	FleetLastRead *log;
+	HTAB	   *rides;			/* of sightings */
+	List	   *open;			/* sightings that are not known */
+	List	   *sums;			/* parts, records */
+} FleetMerge;
 
 /* ---- filter.c ---- */
 extern int	fleet_query_add_value(FleetRead *read, const char *value);
 extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
 extern void fleet_query_set_limit(FleetRead *read, int64 rows);
 extern void fleet_query_set_order(FleetRead *read, const char *order_by);
+extern const char *fleet_query_moving_sql(void);
+extern const char *fleet_query_sums_sql(const FleetRead *read, bool touched);
 extern const char *fleet_query_first_sql(const FleetRead *read, bool untouched);
-extern const char *fleet_query_again_sql(const FleetRead *read);
+extern const char *fleet_query_again_sql(const FleetRead *read, bool summed);
 extern const char *fleet_query_image_sql(const FleetRead *read);
 extern const char *fleet_query_local_sql(const FleetRead *read);
 
@@ -117,8 +140,14 @@ extern void fleet_query_add_condition(FleetRead *read, const char *text, Oid rel
 
 /* ---- ask.c ---- */
 extern int	fleet_query_read_timeout;	/* ms */
+extern void fleet_query_begin_asking(FleetAsking *asking, FleetRead *read, FleetLastRead *log,
+									 const char *sql);
 extern bool fleet_query_ask(FleetAsking *asking, const char *region, const char *ids);
 extern List *fleet_query_answers(FleetAsking *asking);
+extern bool fleet_query_open(FleetAsking *asking, const char *region);
+extern void fleet_query_ask_open(FleetAsking *asking, const char *sql, const char *ids);
+extern void fleet_query_close(FleetAsking *asking);
+extern void fleet_query_abandon(FleetAsking *asking);
 extern FleetAnswer *fleet_query_ask_own(FleetRead *read, FleetLastRead *log, const char *sql,
 										const char *ids);
 extern int	fleet_query_execute(const FleetRead *read, const char *sql, uint64 q,
@@ -126,8 +155,19 @@ extern int	fleet_query_execute(const FleetRead *read, const char *sql, uint64 q,
 extern void fleet_query_execute_to(const FleetRead *read, const char *sql, uint64 q,
 								   DestReceiver *receiver);
 
+/* ---- merge.c ---- */
+extern void fleet_query_begin_merge(FleetMerge *x);
+extern int	fleet_query_note_answer(FleetMerge *x, const FleetAnswer *answer, int number);
+extern void fleet_query_follow_all(FleetMerge *x);
+extern List *fleet_query_collect(FleetMerge *x, int *left);
+
+/* ---- sums.c ---- */
+extern void fleet_query_sums_init(void);
+extern List *fleet_query_sums(FleetRead *read, FleetLastRead *log);
+
 /* ---- exact.c ---- */
 extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);
+extern bool fleet_query_exact_few(FleetRead *read, FleetLastRead *log, int most, List **rows);
 extern List *fleet_query_fast(FleetRead *read, FleetLastRead *log);
 
 #endif							/* FLEET_QUERY_READ_H */

@@ -24,6 +24,7 @@
 #include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
 #include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -34,6 +35,7 @@
 #include "utils/memutils.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/tuplesort.h"
 #include "utils/typcache.h"
 
@@ -43,7 +45,7 @@
 #include "query/read.h"
 
 PG_FUNCTION_INFO_V1(fleet_query_search_rides);
-PG_FUNCTION_INFO_V1(fleet_query_matching_rides);
+PG_FUNCTION_INFO_V1(fleet_query_ride_sums);
 PG_FUNCTION_INFO_V1(fleet_query_live_rides);
 PG_FUNCTION_INFO_V1(fleet_query_get_ride);
 PG_FUNCTION_INFO_V1(fleet_query_last_read);
@@ -188,6 +190,8 @@ add_filter(FleetRead *read, FunctionCallInfo fcinfo)
 		appendStringInfo(&read->condition,
 						 " AND fleet.is_within(r.current_location, $%d, $%d::float8)",
 						 place, distance);
+		read->near = near;
+		read->near_param = place;
 	}
 }
 
@@ -205,19 +209,25 @@ read_record(FmgrInfo *in, TupleDesc desc, const char *text)
 	return heap_copytuple(&tuple);
 }
 
+static AttrNumber
+find_column(const FleetRead *read, const char *name)
+{
+	for (int i = 0; i < read->desc->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(read->desc, i)->attname), name) == 0)
+			return i + 1;
+	elog(ERROR, "fleet.rides has no column \"%s\"", name);
+}
+
 static Tuplesortstate *
 begin_sort(const FleetRead *read)
 {
-	AttrNumber	columns[2] = {read->order_column, 0};
+	AttrNumber	columns[2] = {read->order_column, find_column(read, "ride_id")};
 	Oid			operators[2];
 	Oid			collations[2];
 	bool		nulls_first[2] = {read->descending, false};
 	Form_pg_attribute att = TupleDescAttr(read->desc, read->order_column - 1);
 	TypeCacheEntry *type = lookup_type_cache(att->atttypid, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
 
-	for (int i = 0; i < read->desc->natts; i++)
-		if (strcmp(NameStr(TupleDescAttr(read->desc, i)->attname), "ride_id") == 0)
-			columns[1] = i + 1;
 	operators[0] = read->descending ? type->gt_opr : type->lt_opr;
 	collations[0] = att->attcollation;
 	operators[1] = lookup_type_cache(TEXTOID, TYPECACHE_LT_OPR)->lt_opr;
@@ -226,7 +236,77 @@ begin_sort(const FleetRead *read)
 								work_mem, NULL, TUPLESORT_NONE);
 }
 
-/* Return the rows, sorted and cut as asked. */
+/* A ride and how far away it is. */
+typedef struct Distant
+{
+	float8		distance;
+	char	   *id;
+	HeapTuple	tuple;
+} Distant;
+
+static int
+compare_distance(const void *a, const void *b, void *arg)
+{
+	const Distant *x = a;
+	const Distant *y = b;
+	const FleetRead *read = arg;
+
+	if (x->distance != y->distance)
+		return (x->distance < y->distance) == read->descending ? 1 : -1;
+	return strcmp(x->id, y->id);
+}
+
+/* The function of PostGIS' operator for distances, the same that all nodes sort by. */
+static void
+find_distance(Oid type, FmgrInfo *function)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid			schema = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+	List	   *name = list_make2(makeString(get_namespace_name(schema)), makeString("<->"));
+
+	ReleaseSysCache(tuple);
+	fmgr_info(get_opcode(OpernameGetOprid(name, type, type)), function);
+}
+
+/* Return the rows, sorted by distance and cut as asked. */
+static void
+return_by_distance(FleetRead *read, ReturnSetInfo *result, List *rows)
+{
+	Distant    *rides = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(Distant) * Max(list_length(rows), 1));
+	AttrNumber	place_column = find_column(read, "current_location");
+	AttrNumber	id_column = find_column(read, "ride_id");
+	Oid			type = TupleDescAttr(read->desc, place_column - 1)->atttypid;
+	int64		left = read->max_rows >= 0 ? read->max_rows : PG_INT64_MAX;
+	FmgrInfo	in;
+	FmgrInfo	distance;
+	Oid			input;
+	Oid			parameter;
+	Datum		near;
+	ListCell   *cell;
+
+	find_distance(type, &distance);
+	getTypeInputInfo(type, &input, &parameter);
+	near = OidInputFunctionCall(input, unconstify(char *, read->near), parameter, -1);
+	fmgr_info(F_RECORD_IN, &in);
+	foreach(cell, rows)
+	{
+		Distant    *ride = &rides[foreach_current_index(cell)];
+		bool		isnull;
+		Datum		place;
+
+		ride->tuple = read_record(&in, read->desc, lfirst(cell));
+		ride->id = TextDatumGetCString(heap_getattr(ride->tuple, id_column, read->desc, &isnull));
+		place = heap_getattr(ride->tuple, place_column, read->desc, &isnull);
+		/* No ride without a place is near to one. */
+		Assert(!isnull);
+		ride->distance = DatumGetFloat8(FunctionCall2(&distance, place, near));
+	}
+	qsort_arg(rides, list_length(rows), sizeof(Distant), compare_distance, read);
+	for (int i = 0; i < list_length(rows) && left-- > 0; i++)
+		tuplestore_puttuple(result->setResult, rides[i].tuple);
+}
+
 static void
 return_rows(const FleetRead *read, ReturnSetInfo *result, List *rows)
 {
@@ -257,6 +337,16 @@ return_rows(const FleetRead *read, ReturnSetInfo *result, List *rows)
 		tuplestore_puttupleslot(result->setResult, sorted);
 	ExecDropSingleTupleTableSlot(sorted);
 	tuplesort_end(sort);
+}
+
+/* Return the rows, sorted and cut as asked. */
+static void
+return_list(FleetRead *read, ReturnSetInfo *result, List *rows)
+{
+	if (read->by_distance)
+		return_by_distance(read, result, rows);
+	else
+		return_rows(read, result, rows);
 }
 
 /* With the caller's own rights and in the caller's own snapshot. */
@@ -301,7 +391,7 @@ keep_log(const FleetLastRead *log, instr_time started)
 		last_context = AllocSetContextCreate(TopMemoryContext, "fleet last read",
 											 ALLOCSET_SMALL_SIZES);
 	last_read = *log;
-	last_read.asked = last_read.failed = NIL;
+	last_read.asked = last_read.failed = last_read.told = NIL;
 	MemoryContextReset(last_context);
 	old = MemoryContextSwitchTo(last_context);
 	last_read.asked = keep_names(log->asked);
@@ -310,6 +400,17 @@ keep_log(const FleetLastRead *log, instr_time started)
 	INSTR_TIME_SET_CURRENT(ended);
 	INSTR_TIME_SUBTRACT(ended, started);
 	last_read.latency_ms = INSTR_TIME_GET_MILLISEC(ended);
+}
+
+/* What other nodes have a part in, as records. */
+static List *
+read_others(FleetRead *read, FleetLastRead *log)
+{
+	if (read->scope == FLEET_SCOPE_FAST)
+		return fleet_query_fast(read, log);
+	if (read->parts)
+		return fleet_query_sums(read, log);
+	return fleet_query_exact(read, log);
 }
 
 /* Read, and return what was read.  Also a read that fails is the last one. */
@@ -324,15 +425,14 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 	log.q = fleet_clock_now();
 	PG_TRY();
 	{
+		log.summed = read->parts;
 		if (read->scope == FLEET_SCOPE_LOCAL)
 		{
 			log.asked = list_make1(read->map->own->name);
 			return_local(read, log.q, result);
 		}
-		else if (read->scope == FLEET_SCOPE_LIVE)
-			return_rows(read, result, fleet_query_exact(read, &log));
 		else
-			return_rows(read, result, fleet_query_fast(read, &log));
+			return_list(read, result, read_others(read, &log));
 	}
 	PG_FINALLY();
 	{
@@ -360,15 +460,17 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* fleet.matching_rides(scope, region ... within_m, on_unavailable): few columns, in no order. */
+/* fleet.ride_sums(scope, region ... within_m, on_unavailable, only_number): parts, to be added up. */
 Datum
-fleet_query_matching_rides(PG_FUNCTION_ARGS)
+fleet_query_ride_sums(PG_FUNCTION_ARGS)
 {
 	FleetRead	read;
 
 	init_read(&read, fcinfo, argument(fcinfo, 0), argument(fcinfo, 10));
 	begin_read(&read);
-	read.few_columns = true;
+	read.parts = true;
+	read.only_number = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
+	(void) BlessTupleDesc(read.desc);
 	add_filter(&read, fcinfo);
 	run_read(&read, fcinfo);
 	return (Datum) 0;
@@ -427,8 +529,8 @@ names_array(const List *names)
 Datum
 fleet_query_last_read(PG_FUNCTION_ARGS)
 {
-	Datum		values[6];
-	bool		nulls[6] = {false};
+	Datum		values[7];
+	bool		nulls[7] = {false};
 	TupleDesc	desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -441,5 +543,6 @@ fleet_query_last_read(PG_FUNCTION_ARGS)
 	values[3] = Int32GetDatum(last_read.reasked);
 	values[4] = Float8GetDatum(last_read.latency_ms);
 	values[5] = FleetClockStampGetDatum(last_read.q);
+	values[6] = BoolGetDatum(last_read.summed);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

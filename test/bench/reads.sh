@@ -18,12 +18,15 @@
 #        open    the newest ten that are IN_PROGRESS (a tenth), of one region
 #        get     one ride by its id
 #        count   how many rides one customer has (a hundred, over all regions)
+#        all     how many rides there are
+#        rows    the same, counted from rows and not by sums that the regions make
 #        moving  top10 while 100 rides a second are handed off
 #
 #   BENCH_SECONDS=      how long each run takes              (5)
 #   BENCH_ROWS=         rides of each region                 (100000)
 #   BENCH_CLIENTS=      clients                              (8)
 #   BENCH_REPETITIONS=  of each case                         (3)
+#   BENCH_CASES=        only these                           (all of them)
 #   KEEP=1              leave the cluster running, and say where
 
 . "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
@@ -32,6 +35,7 @@ TIME=${BENCH_SECONDS:-5}
 ROWS=${BENCH_ROWS:-100000}
 CLIENTS=${BENCH_CLIENTS:-8}
 REPETITIONS=${BENCH_REPETITIONS:-3}
+CASES=${BENCH_CASES:-}
 
 # fill NODE NUMBER
 fill()
@@ -86,10 +90,16 @@ column()
     cut -d' ' -f"$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
 }
 
+is_wanted()
+{
+    [[ -z $CASES || " $CASES " = *" $1 "* ]]
+}
+
 # compare CASE SCOPE OURS FLOOR: two scripts of pgbench
 compare()
 {
     local ours='' floor='' i per_s floor_per_s
+    is_wanted "$1" || return 0
     echo "$3" >"$WORK/ours.sql"
     echo "$4" >"$WORK/floor.sql"
     for ((i = 0; i < REPETITIONS; i++)); do
@@ -120,6 +130,11 @@ all_cases()
         "SELECT * FROM fleet.rides WHERE ride_id = '1-777'"
     compare count global-live "SELECT fleet.count_rides(customer_id => 'C-7')" \
         "SELECT count(*) FROM fleet.rides WHERE customer_id = 'C-7'"
+    compare all local "SELECT fleet.count_rides('local')" 'SELECT count(*) FROM fleet.local_rides'
+    compare all global-live 'SELECT fleet.count_rides()' 'SELECT count(*) FROM fleet.rides'
+    compare rows global-live "SET fleet.sum_threshold = 1000000; SET fleet.read_timeout = 60000; SELECT fleet.count_rides();" \
+        'SELECT count(*) FROM fleet.rides'
+    is_wanted moving || return 0
     echo 'SELECT bench.move()' >"$WORK/move.sql"
     bench "$PORT" move -T 1000000 -c 2 -R 100 >/dev/null 2>&1 &
     CLIENT_PID=$!

@@ -56,7 +56,7 @@ INSERT INTO contract VALUES
 	('live_rides', 'where_sql text, scope text, order_by text, max_rows integer, on_unavailable text', 'SETOF fleet.rides', 'v', false, true, true),
 	('get_ride', 'ride_id text, scope text', 'SETOF fleet.rides', 'v', false, true, true),
 	('locate', 'ride_id text', 'text', 'v', true, true, true),
-	('last_read', 'OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms double precision, OUT q fleet.hlc', 'record', 'v', true, true, true),
+	('last_read', 'OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms double precision, OUT q fleet.hlc, OUT summed boolean', 'record', 'v', true, true, true),
 	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
 	('hlc_receive', 'stamp fleet.hlc', 'fleet.hlc', 'v', true, false, true),
 	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true);
@@ -74,7 +74,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
-	$$VALUES ('channel'), ('distance_m'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('matching_rides'), ('max'), ('min'), ('parse_conninfo'),
+	$$VALUES ('channel'), ('distance_m'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
 		('await_outcome'), ('has_departed'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
 		('slot_name'), ('with_result')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
@@ -144,7 +144,7 @@ SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oi
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -156,11 +156,12 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.max_in_doubt_age', '60000', '0', '604800000', 'ms', 'sighup', 'integer'),
 		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
 		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer'),
-		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer')$$, 'settings');
+		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer'),
+		('fleet.sum_threshold', '1000', '0', '1000000', NULL, 'user', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
@@ -168,6 +169,7 @@ SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix i
 SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
 	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
 	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1')) AS v(name, value);
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.sum_threshold', '-1')) AS v(name, value);
 
 -- Comments.
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,
@@ -190,7 +192,7 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, and what has departed');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, what has departed, and what was decided');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
 	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
