@@ -1614,6 +1614,15 @@ COMMENT ON COLUMN fleet.replica_sources.last_beat IS 'heartbeat that was there i
 COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
 COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
 
+CREATE TABLE fleet.graves_collected (
+	is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
+	upto fleet.hlc NOT NULL,
+	graves bigint NOT NULL,
+	at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE fleet.graves_collected IS 'on a replica: up to which stamp it has forgotten deleted rows, and how many';
+SELECT pg_catalog.pg_extension_config_dump('fleet.graves_collected', '');
+
 CREATE FUNCTION fleet.merge() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
@@ -1752,6 +1761,14 @@ $$;
 COMMENT ON FUNCTION fleet.retry_merge(integer, bigint[]) IS
 	'on a replica: merges again what could not be written (fleet.dead_letters of origin "replica")';
 REVOKE EXECUTE ON FUNCTION fleet.retry_merge(integer, bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.collect_graves(max_rows integer) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_replica_collect_graves'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.collect_graves(integer) IS
+	'internal, of the background worker: forgets deleted rows of which no late change can come any more; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.collect_graves(integer) FROM PUBLIC;
 
 CREATE FUNCTION fleet.slot_name(replica text, region text) RETURNS name
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -2015,6 +2032,7 @@ BEGIN
 	CREATE INDEX ON fleet.local_rides USING gist (current_location);
 	CREATE INDEX ON fleet.local_vehicles (region, status);
 	CREATE INDEX ON fleet.local_vehicles USING gist (location);
+	CREATE INDEX departures_hlc ON fleet.departures (hlc);
 	CREATE TRIGGER fleet_merge BEFORE INSERT ON fleet.departures FOR EACH ROW EXECUTE FUNCTION fleet.merge_departure();
 	CREATE TRIGGER fleet_merge BEFORE INSERT OR UPDATE ON fleet.heartbeat FOR EACH ROW EXECUTE FUNCTION fleet.merge_heartbeat();
 	ALTER TABLE fleet.departures ENABLE REPLICA TRIGGER fleet_merge;
@@ -2118,7 +2136,9 @@ BEGIN
 	DROP TRIGGER fleet_merge ON fleet.departures;
 	DROP TRIGGER fleet_refuse ON fleet.departures;
 	DROP TRIGGER fleet_refuse_truncate ON fleet.departures;
+	DROP INDEX IF EXISTS fleet.departures_hlc;
 	DELETE FROM fleet.departures;
+	DELETE FROM fleet.graves_collected;
 	DELETE FROM fleet.heartbeat;
 	PERFORM fleet.map_changed();
 END

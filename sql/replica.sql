@@ -51,7 +51,11 @@ SELECT fleet.is_replica(), fleet.replica_ready(), fleet.global_watermark() OPERA
 SELECT region, state, stale_since, wal_status, repairs FROM fleet.replica_status ORDER BY region;
 SELECT ride_id, region, vehicle_id, fare, epoch FROM fleet.rides WHERE ride_id LIKE 'G-%' ORDER BY 1;
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'GV-1';
-SELECT kind, key, epoch, target FROM fleet.departures WHERE key = 'G-4';
+-- Graves are collected after a while; this one is too late for that.
+SELECT EXISTS (SELECT FROM fleet.departures WHERE kind = 'ride' AND key = 'G-4' AND epoch = 1 AND target IS NULL)
+	OR (SELECT graves > 0 FROM fleet.graves_collected) AS buried,
+	fleet.merge_rows('west', '[{"kind": "ride", "key": "GRAVE", "epoch": 1, "hlc": 9223372036854775807}]') AS late,
+	fleet.collect_graves(0) AS none_wanted;
 
 -- Waits until this replica has what the regions have committed by now.
 CREATE SCHEMA test;
@@ -77,7 +81,7 @@ SELECT fleet.request_ride('G-4', 'bob', 0.5, 0.5, NULL, 44);
 CALL test.catch_up();
 SELECT ride_id, region, vehicle_id, status, fare, epoch FROM fleet.rides WHERE ride_id LIKE 'G-%' ORDER BY 1;
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'GV-1';
-SELECT key, epoch FROM fleet.departures WHERE key LIKE 'G-%' ORDER BY key;
+SELECT key, epoch FROM fleet.departures WHERE key = 'GRAVE' OR key = 'G-4' ORDER BY key;
 \c fleet_e
 SELECT fleet.set_ride_status('G-1', 'CANCELLED');
 SELECT fleet.handoff_vehicle('GV-1', 'west');

@@ -12,9 +12,11 @@
  *					dropped.  Nothing is here: inserted, unless a grave says
  *					that it was deleted at that epoch or later.
  *	departure		carries the row as it is at its target, so it is merged
- *					like an insert there.  It is not kept.
+ *					like an insert there, unless it is older than graves that were
+ *					collected.  It is not kept.
  *	grave			(a departure without target) removes what is not newer than
- *					itself, and is kept, or a late change could revive the row.
+ *					itself, and is kept, or a late change could revive the row,
+ *					until none can come any more (graves.c).
  *	delete			never removes anything: regions do not send it, since it is
  *					half of a departure or comes with a grave.
  *
@@ -317,6 +319,18 @@ fleet_replica_is_buried(const FleetIncoming *in)
 	return buried;
 }
 
+/* A grave that nobody needs; the keys are its kind and key. */
+void
+fleet_replica_open_grave(const Datum *keys)
+{
+	FleetOpenTable departures;
+
+	fleet_base_table_open(&departures_table, true, &departures);
+	if (fleet_base_table_find_newest(&departures, 2, keys))
+		delete_row(&departures);
+	fleet_base_table_close(&departures);
+}
+
 /* What the region itself has now is true, where nobody but it can have changed the row. */
 static bool
 is_lost_there(const FleetOpenTable *open, const FleetIncoming *in)
@@ -355,7 +369,8 @@ merge(FleetOpenTable *open, const FleetIncoming *in, HeapTuple tuple)
 		if (result != FLEET_MERGE_STALE)
 			fleet_replica_replace_row(open, tuple);
 	}
-	else if (fleet_replica_is_buried(in))
+	else if (fleet_replica_is_buried(in) ||
+			 (in->departed && fleet_replica_was_collected(in->hlc)))
 		result = FLEET_MERGE_STALE;
 	else
 	{

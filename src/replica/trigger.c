@@ -258,6 +258,7 @@ fleet_replica_merge_departure(PG_FUNCTION_ARGS)
 	target = departure_column(trigger, "target", &is_grave);
 	image = departure_column(trigger, "image", &no_image);
 	row = is_grave || no_image ? NULL : DatumGetJsonbP(image);
+	in.departed = row != NULL;
 	if (fleet_replica_is_careful(in.from))
 		result = merge_carefully(&in, row != NULL ? TextDatumGetCString(target) : NULL, row);
 	else if (row != NULL)
