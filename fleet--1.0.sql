@@ -1563,11 +1563,13 @@ CREATE TABLE fleet.heartbeat (
 	region text PRIMARY KEY,
 	hlc fleet.hlc NOT NULL,
 	beat fleet.hlc NOT NULL,
-	lag_ms float8
+	lag_ms float8,
+	publications text
 );
 COMMENT ON TABLE fleet.heartbeat IS 'what a region says of its clock each fleet.heartbeat_interval; on a replica, of all regions, as they were applied';
 COMMENT ON COLUMN fleet.heartbeat.hlc IS 'every change with this stamp or an earlier one is committed, and ahead of this row in the log';
 COMMENT ON COLUMN fleet.heartbeat.beat IS 'when the row was written';
+COMMENT ON COLUMN fleet.heartbeat.publications IS 'on a region: what it publishes, see fleet.publications_seen';
 COMMENT ON COLUMN fleet.heartbeat.lag_ms IS 'on a replica: age of the heartbeat when it was applied, by this server''s clock';
 
 CREATE TABLE fleet.replica_slots (
@@ -1588,6 +1590,7 @@ CREATE TABLE fleet.replica_sources (
 	region text PRIMARY KEY,
 	state text NOT NULL DEFAULT 'joining' CHECK (state IN ('joining', 'copying', 'streaming')),
 	incarnation text,
+	publications text,
 	acknowledged fleet.hlc,
 	said fleet.hlc,
 	complete_at fleet.hlc,
@@ -1607,6 +1610,7 @@ CREATE TABLE fleet.replica_sources (
 	wal_status text
 );
 COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows, see fleet.replica_status';
+COMMENT ON COLUMN fleet.replica_sources.publications IS 'the region''s publications when its slot was made, see fleet.publications_seen';
 COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
 COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
 COMMENT ON COLUMN fleet.replica_sources.asked_at IS 'when the region was last asked how it is, while it is copied';
@@ -1781,6 +1785,54 @@ COMMENT ON FUNCTION fleet.slot_name(text, text) IS 'the replication slot of a re
 
 -- On a region's node.
 
+CREATE FUNCTION fleet.published(OUT publication name, OUT part name, OUT columns name[], OUT operations text) RETURNS SETOF record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- Named columns: those of a user's own are not fleet's to replicate.
+	SELECT 'fleet_rides', x.name, array_agg(a.attname ORDER BY a.attnum), 'insert, update'
+		FROM (VALUES ('local_rides'::name, 'fleet.rides'::regclass), ('local_vehicles', 'fleet.vehicles')) AS x(name, parent)
+			JOIN pg_attribute AS a ON a.attrelid = x.parent AND a.attnum > 0 AND NOT a.attisdropped
+		GROUP BY x.name
+	UNION ALL SELECT 'fleet_rides', 'heartbeat', '{region,hlc,beat,publications}', 'insert, update'
+	UNION ALL SELECT 'fleet_departures', 'departures', '{kind,key,epoch,target,hlc,image}', 'insert';
+END;
+COMMENT ON FUNCTION fleet.published() IS 'internal: what a region publishes for replicas';
+REVOKE EXECUTE ON FUNCTION fleet.published() FROM PUBLIC;
+
+CREATE FUNCTION fleet.is_published(publication name) RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = publication AND p.pubinsert AND NOT p.pubdelete AND NOT p.pubtruncate
+				AND NOT p.puballtables AND NOT p.pubviaroot
+				AND p.pubupdate = (SELECT min(w.operations) LIKE '%update%' FROM fleet.published() AS w WHERE w.publication = is_published.publication)
+				AND NOT EXISTS (SELECT FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid)
+				AND NOT EXISTS (SELECT FROM pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prqual IS NOT NULL))
+		AND (SELECT array_agg((w.part, c)::text ORDER BY w.part, c)
+				FROM fleet.published() AS w, unnest(w.columns) AS c WHERE w.publication = is_published.publication)
+			IS NOT DISTINCT FROM (SELECT array_agg((t.relname, a.attname)::text ORDER BY t.relname, a.attname)
+				FROM pg_publication AS p JOIN pg_publication_rel AS r ON r.prpubid = p.oid JOIN pg_class AS t ON t.oid = r.prrelid
+					LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = ANY (r.prattrs::int2[])
+				WHERE p.pubname = publication AND t.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = 'fleet'));
+END;
+COMMENT ON FUNCTION fleet.is_published(name) IS 'internal: whether a publication is there, and as a region makes it';
+REVOKE EXECUTE ON FUNCTION fleet.is_published(name) FROM PUBLIC;
+
+CREATE FUNCTION fleet.publications_seen() RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- By who wrote the catalog's rows: one that is altered and put back is another one, too.
+	SELECT COALESCE(md5(string_agg(x.version, ' ' ORDER BY x.version)), '') FROM pg_publication AS p,
+		LATERAL (SELECT format('%s %s', p.oid, p.xmin) AS version
+			UNION ALL SELECT format('%s %s', r.oid, r.xmin) FROM pg_publication_rel AS r WHERE r.prpubid = p.oid
+			UNION ALL SELECT format('%s %s', n.oid, n.xmin) FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid) AS x
+	WHERE p.pubname IN ('fleet_rides', 'fleet_departures');
+END;
+COMMENT ON FUNCTION fleet.publications_seen() IS 'internal: changes whenever somebody alters the publications for replicas';
+REVOKE EXECUTE ON FUNCTION fleet.publications_seen() FROM PUBLIC;
+
 CREATE FUNCTION fleet.serve_replicas() RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -1789,6 +1841,7 @@ AS $$
 DECLARE
 	own text := fleet.own_region();
 	wanted boolean := own IS NOT NULL AND EXISTS (SELECT FROM fleet.map_replicas);
+	altered name;
 	j record;
 	s record;
 BEGIN
@@ -1800,19 +1853,20 @@ BEGIN
 	IF wanted AND NOT (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
 		ALTER ROLE fleet_node REPLICATION;
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_rides') THEN
-		-- Named columns: those of a user's own are not fleet's to replicate.
-		EXECUTE (SELECT format('CREATE PUBLICATION fleet_rides FOR TABLE %s WITH (publish = ''insert, update'')',
-				string_agg(format('fleet.%I (%s)', t.name, t.columns), ', '))
-			FROM (SELECT x.name, string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) AS columns
-				FROM (VALUES ('local_rides', 'rides'), ('local_vehicles', 'vehicles')) AS x(name, parent)
-					JOIN pg_attribute AS a ON a.attrelid = ('fleet.' || x.parent)::regclass AND a.attnum > 0 AND NOT a.attisdropped
-				GROUP BY x.name UNION ALL SELECT 'heartbeat', 'region, hlc, beat') AS t);
+	-- Before the publication that makes this region ready: replicas are to see no insert of it.
+	IF wanted AND NOT EXISTS (SELECT FROM fleet.heartbeat AS h WHERE h.region = own) THEN
+		INSERT INTO fleet.heartbeat (region, hlc, beat) VALUES (own, 0::bigint::fleet.hlc, 0::bigint::fleet.hlc);
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
-		CREATE PUBLICATION fleet_departures FOR TABLE fleet.departures (kind, key, epoch, target, hlc, image)
-			WITH (publish = 'insert');
-	END IF;
+	-- What was not sent while one was altered, replicas copy: they see that it is another one now.
+	FOR altered IN SELECT DISTINCT p.publication FROM fleet.published() AS p WHERE wanted AND NOT fleet.is_published(p.publication) LOOP
+		IF EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = altered) THEN
+			RAISE LOG 'fleet: publication "%" was altered, making it anew', altered;
+			EXECUTE format('DROP PUBLICATION %I', altered);
+		END IF;
+		EXECUTE (SELECT format('CREATE PUBLICATION %I FOR TABLE %s WITH (publish = %L)', altered,
+				string_agg(format('fleet.%I (%s)', p.part, (SELECT string_agg(format('%I', c), ', ') FROM unnest(p.columns) AS c)), ', '), min(p.operations))
+			FROM fleet.published() AS p WHERE p.publication = altered);
+	END LOOP;
 	IF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
 		DROP PUBLICATION IF EXISTS fleet_rides, fleet_departures;
 		DELETE FROM fleet.heartbeat;
@@ -1854,7 +1908,8 @@ DECLARE
 		'map_version', (SELECT m.version FROM fleet.map AS m), 'incarnation', fleet.incarnation(),
 		'now', fleet.hlc_now()::bigint, 'acknowledged', before::bigint,
 		'served', (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node')
-			AND (SELECT count(*) FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) = 2,
+			AND fleet.is_published('fleet_rides') AND fleet.is_published('fleet_departures'),
+		'publications', fleet.publications_seen(),
 		'slot', (SELECT jsonb_build_object('wal_status', p.wal_status, 'active', p.active,
 				'retained', pg_wal_lsn_diff(pg_current_wal_lsn(), p.restart_lsn))
 			FROM pg_replication_slots AS p WHERE p.slot_name = slot AND p.database = current_database()));
@@ -2274,7 +2329,11 @@ BEGIN
 		WHEN beat->'slot'->>'wal_status' = 'lost' THEN 'the replication slot was lost: the region did not keep its WAL for so long'
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
+		WHEN s.publications <> beat->>'publications' THEN 'the region''s publications were altered'
 		WHEN fleet.subscription_of(s.region) IS NULL THEN 'the subscription is gone'
+		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.oid = fleet.subscription_of(s.region)
+				AND p.subpublications @> '{fleet_rides,fleet_departures}' AND p.subslotname = fleet.slot_name(fleet.node_name(), s.region))
+			THEN 'the subscription was altered'
 		WHEN fleet.merges_carefully(s.region) AND fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
@@ -2293,7 +2352,7 @@ DECLARE
 	beat_now fleet.hlc := (SELECT h.beat FROM fleet.heartbeat AS h WHERE h.region = s.region);
 	-- By this server's clock alone: that of the region may be off.
 	heard_at timestamptz := CASE WHEN beat_now::bigint IS DISTINCT FROM s.last_beat::bigint THEN clock_timestamp() ELSE s.last_beat_at END;
-	fresh boolean := clock_timestamp() - heard_at < 3 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
+	fresh boolean := clock_timestamp() - heard_at < 2 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
 BEGIN
 	IF problem IS NOT NULL THEN
 		RAISE LOG 'fleet: replica copies region "%" again: %', s.region, problem;
@@ -2392,7 +2451,7 @@ BEGIN
 	-- It waits for what is running there, and the other regions wait for us: patience comes with time.
 	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), least(1500 * (1 + s.failures), 10000));
 	UPDATE fleet.replica_sources AS r SET state = CASE WHEN waits_for IS NULL THEN 'copying' ELSE r.state END,
-			incarnation = beat->>'incarnation', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
+			incarnation = beat->>'incarnation', publications = beat->>'publications', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
 			last_error = COALESCE('waiting: ' || waits_for, r.last_error)
 		WHERE r.region = follow_region.region;
 	RETURN waits_for IS NULL;

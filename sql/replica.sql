@@ -44,7 +44,7 @@ CALL fleet.add_replica('replica', test.conninfo('fleet_r'));
 \set VERBOSITY default
 SELECT name FROM fleet.map_replicas;
 SELECT slot_name, plugin, slot_type FROM pg_replication_slots ORDER BY 1;
-SELECT pubname, tablename, attnames = ARRAY['region', 'hlc', 'beat']::name[] AS some FROM pg_publication_tables ORDER BY 1, 2;
+SELECT pubname, tablename, attnames = ARRAY['region', 'hlc', 'beat', 'publications']::name[] AS some FROM pg_publication_tables ORDER BY 1, 2;
 
 \c fleet_r
 SELECT fleet.is_replica(), fleet.replica_ready(), fleet.global_watermark() OPERATOR(fleet.>) fleet.hlc_make(now() - interval '10 s', 0) AS watermark;
@@ -132,7 +132,8 @@ END
 $$;
 BEGIN;
 SELECT test.merge('west', 1, 100, 1, 'west') AS new;
-SELECT test.merge('west', 1, 100, 2, 'west') AS same_version;
+SELECT test.merge('north', 1, 100, 2, 'west') AS same_version;
+SELECT test.merge('west', 1, 100, 1.5, 'west') AS written_here;
 SELECT test.merge('west', 2, 50, 3, 'east') AS departure;
 SELECT test.merge('west', 1, 900, 4, 'west') AS late_update;
 SELECT test.merge('east', 2, 50, 3, 'east') AS its_arrival;

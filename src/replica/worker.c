@@ -30,7 +30,8 @@
  *	   from now on comes after them in the log.
  *
  * So h is kept until that is so, and the heartbeat says the last h for which it
- * was.
+ * was.  It also says what was published by then: where somebody has altered that,
+ * changes ahead of it may not have been sent, and the replica does not believe it.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -84,8 +85,10 @@ static FleetPlan serve_plan = {
 	"SELECT fleet.serve_replicas()"
 };
 static FleetPlan beat_plan = {
-	"INSERT INTO fleet.heartbeat AS h (region, hlc, beat) VALUES ($1, $2::fleet.hlc, $3::fleet.hlc)"
-	" ON CONFLICT (region) DO UPDATE SET hlc = excluded.hlc, beat = excluded.beat",
+	"INSERT INTO fleet.heartbeat AS h (region, hlc, beat, publications)"
+	" VALUES ($1, $2::fleet.hlc, $3::fleet.hlc, fleet.publications_seen())"
+	" ON CONFLICT (region) DO UPDATE SET hlc = excluded.hlc, beat = excluded.beat,"
+	" publications = excluded.publications",
 	3, {TEXTOID, INT8OID, INT8OID}
 };
 static FleetPlan sources_plan = {

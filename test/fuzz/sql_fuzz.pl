@@ -273,6 +273,7 @@ my @internal = (
 	[ 'SELECT fleet.forget_rows(%s, %s)', text => 'a', jsonb => '[{"kind": "ride", "key": "zz", "epoch": 1, "hlc": 5}]' ],
 	[ 'SELECT fleet.merge_rows(%s, %s)', text => 'b', jsonb => '[{"kind": "ride", "key": "zz", "epoch": 1, "hlc": 5}]' ],
 	[ 'SELECT fleet.collect_graves(%s)', int4 => 10 ],
+	[ 'SELECT fleet.is_published(%s)', name => 'fleet_rides' ],
 	[ 'SELECT fleet.forget_replica(%s), fleet.have_replica_forgotten(%1$s)', text => 'x' ],
 	[ 'SELECT fleet.merge_carefully(%s, %s)', text => 'b', timestamptz => '2026-11-21' ],
 	[ 'SELECT fleet.lon_lat(%s)', text => 'POINT(0 0)' ],
