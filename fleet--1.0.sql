@@ -2919,7 +2919,7 @@ CREATE TABLE fleet.dead_letters (
 	region text,
 	reason_sqlstate text NOT NULL,
 	reason_message text NOT NULL,
-	change jsonb NOT NULL,
+	change json NOT NULL,
 	attempts integer NOT NULL DEFAULT 1,
 	tried_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	resolved_at timestamptz
@@ -2928,7 +2928,7 @@ CREATE INDEX dead_letters_open ON fleet.dead_letters (origin, id) WHERE resolved
 COMMENT ON TABLE fleet.dead_letters IS 'changes that could not be taken, with the reason; kept until somebody removes them';
 COMMENT ON COLUMN fleet.dead_letters.origin IS 'who could not take it: a consumer''s function, or "replica"';
 COMMENT ON COLUMN fleet.dead_letters.region IS 'where the change was made';
-COMMENT ON COLUMN fleet.dead_letters.change IS 'the change: of a consumer, the event as it was given to the function';
+COMMENT ON COLUMN fleet.dead_letters.change IS 'the change: of a consumer, the event as it was sent; it need not be a valid jsonb';
 COMMENT ON COLUMN fleet.dead_letters.resolved_at IS 'when a later attempt succeeded, null = it has not';
 SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters_id_seq', '');
@@ -3003,30 +3003,65 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = consumer AND p.prokind = 'f' AND NOT p.proretset
-			AND p.pronargs >= 1 AND p.proargtypes[0] = 'jsonb'::regtype AND p.pronargs - p.pronargdefaults <= 1) THEN
+			AND p.pronargs >= 1 AND p.proargtypes[0] IN ('jsonb'::regtype, 'json'::regtype) AND p.pronargs - p.pronargdefaults <= 1) THEN
 		RAISE EXCEPTION '% cannot consume changes', consumer
-			USING ERRCODE = 'invalid_function_definition', DETAIL = 'A consumer is a function with one argument of type jsonb.';
+			USING ERRCODE = 'invalid_function_definition', DETAIL = 'A consumer is a function with one argument of type jsonb or json.';
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.check_consumer(regproc) IS 'internal: raises an error where this cannot be called with a change';
 REVOKE EXECUTE ON FUNCTION fleet.check_consumer(regproc) FROM PUBLIC;
 
-CREATE FUNCTION fleet.try_change(consumer regproc, change jsonb, OUT failed boolean, OUT state text, OUT message text)
+CREATE FUNCTION fleet.is_transient(state text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- Connections, serialization and deadlocks, resources, an operator or a shutdown; a lock that was not to be had.
+	-- Of fleet's own: a handoff that met another one, or a node that does not answer, is in doubt or has another map or time.
+	SELECT left(state, 2) IN ('08', '40', '53', '57')
+		OR state IN ('55P03', 'RF002', 'RF007', 'RF016', 'RF017', 'RF022', 'RF025');
+END;
+COMMENT ON FUNCTION fleet.is_transient(text) IS 'internal: whether an error with that SQLSTATE is no fault of what was tried, so that it may succeed later';
+REVOKE EXECUTE ON FUNCTION fleet.is_transient(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.try_change(consumer regproc, change json, OUT failed boolean, OUT state text, OUT message text)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- A cancel is not caught: then nothing of the batch was done.
-	EXECUTE format('SELECT %s($1)', consumer) USING change;
+	EXECUTE format('SELECT %s($1::%s)', consumer, (SELECT format_type(p.proargtypes[0], NULL) FROM pg_proc AS p WHERE p.oid = consumer)) USING change;
 	failed := false;
 EXCEPTION WHEN OTHERS OR assert_failure THEN
 	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT;
 	failed := true;
 END
 $$;
-COMMENT ON FUNCTION fleet.try_change(regproc, jsonb) IS 'internal: calls a consumer in a subtransaction; says how that went';
-REVOKE EXECUTE ON FUNCTION fleet.try_change(regproc, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION fleet.try_change(regproc, json) IS 'internal: calls a consumer in a subtransaction; says how that went';
+REVOKE EXECUTE ON FUNCTION fleet.try_change(regproc, json) FROM PUBLIC;
+
+CREATE FUNCTION fleet.take_change(consumer regproc, event text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	result record := fleet.try_change(consumer, event::json);
+BEGIN
+	IF NOT result.failed THEN
+		RETURN true;
+	ELSIF fleet.is_transient(result.state) THEN
+		RAISE EXCEPTION '%', result.message
+			USING ERRCODE = result.state, DETAIL = format('Consumer %s got it from change %s.', consumer, substring(event FROM '"id":("[^"]+")')),
+			HINT = 'The change was not taken, and comes again.';
+	END IF;
+	INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
+		VALUES (consumer, substring(event FROM '"id":"([^":]+):'), result.state, result.message, event::json);
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION fleet.take_change(regproc, text) IS
+	'internal: gives a change to a consumer; false where it became a dead letter, an error where it may be taken another time';
+REVOKE EXECUTE ON FUNCTION fleet.take_change(regproc, text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.consume(slot name, consumer regproc, max_changes integer DEFAULT 1000, options text[] DEFAULT '{}',
 	OUT changes integer, OUT dead integer)
@@ -3036,10 +3071,13 @@ AS $$
 DECLARE
 	progress fleet.consumers;
 	upto pg_lsn := pg_current_wal_flush_lsn();
-	row_lsn pg_lsn;
-	event jsonb;
-	result record;
-	data text;
+	-- No text within a change can look like its commit_lsn.
+	events CURSOR FOR SELECT substring(p.data FROM '"commit_lsn":"([0-9A-F/]+)"')::pg_lsn AS lsn, regexp_replace(p.data, ',"commit_lsn":"[0-9A-F/]+"', '') AS event
+		FROM pg_logical_slot_peek_changes(consume.slot, NULL, max_changes, VARIADIC options || ARRAY['include_lsn', 'true']) AS p;
+	sent record;
+	ends pg_lsn;
+	taken integer;
+	given_up integer;
 BEGIN
 	PERFORM fleet.check_consumer(consumer);
 	IF max_changes < 1 THEN
@@ -3063,30 +3101,43 @@ BEGIN
 	IF EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.slot_name = slot AND s.confirmed_flush_lsn < progress.done) THEN
 		PERFORM pg_replication_slot_advance(slot, progress.done);
 	END IF;
-	FOR data IN SELECT p.data FROM pg_logical_slot_peek_changes(slot, NULL, max_changes,
-		VARIADIC options || ARRAY['include_lsn', 'true']) AS p
-	LOOP
-		row_lsn := substring(data FROM '"commit_lsn":"([0-9A-F/]+)"');
-		CONTINUE WHEN row_lsn <= progress.done;
-		event := data::jsonb - 'commit_lsn';
-		result := fleet.try_change(consumer, event);
-		changes := changes + 1;
-		IF result.failed THEN
-			dead := dead + 1;
-			INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
-				VALUES (consumer, split_part(event->>'id', ':', 1), result.state, result.message, event);
-		END IF;
+	OPEN events;
+	FETCH events INTO sent;
+	WHILE sent.lsn <= progress.done LOOP
+		FETCH events INTO sent;
+	END LOOP;
+	-- The changes of a transaction are all taken, or none of them.
+	WHILE sent.lsn IS NOT NULL LOOP
+		ends := sent.lsn;
+		taken := 0;
+		given_up := 0;
+		BEGIN
+			WHILE sent.lsn = ends LOOP
+				given_up := given_up + (NOT fleet.take_change(consumer, sent.event))::integer;
+				taken := taken + 1;
+				FETCH events INTO sent;
+			END LOOP;
+		EXCEPTION WHEN OTHERS THEN
+			IF changes = 0 THEN
+				RAISE;
+			END IF;
+			RAISE WARNING 'slot "%" was consumed only up to a change that failed: %', slot, sqlerrm;
+			EXIT;
+		END;
+		changes := changes + taken;
+		dead := dead + given_up;
+		upto := ends;
 	END LOOP;
 	-- Where there was nothing for it the slot moves on as well, but not for each record of others.
 	IF changes > 0 OR upto - progress.done > 16 * 1024 * 1024 THEN
-		UPDATE fleet.consumers AS c SET done = GREATEST(CASE WHEN changes > 0 THEN row_lsn ELSE upto END, progress.done),
+		UPDATE fleet.consumers AS c SET done = GREATEST(upto, progress.done),
 				by_xid = pg_current_xact_id(), at = clock_timestamp()
 			WHERE c.slot = consume.slot;
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.consume(name, regproc, integer, text[]) IS
-	'gives the changes of a slot to a function, each once; those that it fails on go to fleet.dead_letters; returns how many';
+	'gives the changes of a slot to a function, each once; those that it fails on go to fleet.dead_letters, unless that may pass; returns how many';
 REVOKE EXECUTE ON FUNCTION fleet.consume(name, regproc, integer, text[]) FROM PUBLIC;
 
 CREATE FUNCTION fleet.retry_dead_letters(consumer regproc, max_letters integer DEFAULT 1000, ids bigint[] DEFAULT NULL,

@@ -67,7 +67,7 @@ static FleetPlan old_plan = {
 	"SELECT d.kind, d.key FROM fleet.departures AS d"
 	" WHERE d.target IS NULL AND d.hlc OPERATOR(fleet.<=) $1::fleet.hlc"
 	" AND NOT EXISTS (SELECT FROM fleet.dead_letters AS l WHERE l.origin = 'replica'"
-	" AND l.resolved_at IS NULL AND l.change->>'key' = d.key)"
+	" AND l.resolved_at IS NULL AND CASE l.origin WHEN 'replica' THEN l.change->>'key' END = d.key)"
 	" ORDER BY d.hlc LIMIT $2 FOR UPDATE OF d SKIP LOCKED",
 	2, {INT8OID, INT4OID}
 };
