@@ -16,9 +16,10 @@
  *			the watermark, the least heartbeat of all regions, has passed H, no
  *			stream has one left.
  *	clocks	That is true while a region's clock does not go back.  A server that starts
- *			anew can be behind stamps that it gave before, heartbeats among
- *			them, by up to fleet.max_clock_skew.  So what counts is the watermark
- *			less that much.
+ *			anew can be behind stamps that it gave or received before by up to
+ *			fleet.max_clock_skew.  So a change may be stamped so much less than a
+ *			heartbeat that is ahead of it in the log, and a grave so much less than a change of
+ *			the row elsewhere: what counts is the watermark less twice that.
  *	silence	A region that is down, frozen or behind keeps its heartbeat where it is,
  *			and one that is copied has none that counts: the watermark waits for
  *			them, or there is none, and nothing is collected.
@@ -87,11 +88,11 @@ find_horizon(void)
 {
 	bool		isnull;
 	uint64		watermark;
-	uint64		skew = (uint64) fleet_clock_max_skew << FLEET_CLOCK_HLC_COUNTER_BITS;
+	uint64		margin = (2 * (uint64) fleet_clock_max_skew) << FLEET_CLOCK_HLC_COUNTER_BITS;
 
 	(void) fleet_base_plan_execute(&watermark_plan, NULL, NULL, NULL);
 	watermark = (uint64) fleet_base_plan_int64(0, 1, &isnull);
-	return isnull || watermark < skew ? 0 : watermark - skew;
+	return isnull || watermark < margin ? 0 : watermark - margin;
 }
 
 /* Open up to max_rows graves that nobody needs; returns how many. */

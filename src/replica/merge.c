@@ -15,7 +15,7 @@
  *					like an insert there, unless it is older than graves that were
  *					collected.  It is not kept.
  *	grave			(a departure without target) removes what is not newer than
- *					itself, and is kept, or a late change could revive the row,
+ *					itself, or of its own region and epoch, and is kept, or a late change could revive the row,
  *					until none can come any more (graves.c).
  *	delete			never removes anything: regions do not send it, since it is
  *					half of a departure or comes with a grave.
@@ -470,6 +470,20 @@ fleet_replica_forget(const FleetIncoming *in)
 
 /* ---------- graves ---------- */
 
+/*
+ * Is the row deleted?  A grave is the last word of its region on that epoch, also
+ * where its stamp is older, because the region's server has started anew with a clock
+ * behind.
+ */
+static bool
+is_covered(const FleetOpenTable *open, const FleetIncoming *in)
+{
+	if (!fleet_replica_is_newer(epoch_in(open), hlc_in(open), in->epoch, in->hlc))
+		return true;
+	return epoch_in(open) == in->epoch &&
+		strcmp(fleet_base_table_get_text(open, "region"), in->from) == 0;
+}
+
 /* Remove what a grave covers.  Where it covers nothing, because the row is newer, false. */
 static bool
 remove_buried(const FleetIncoming *in)
@@ -480,7 +494,7 @@ remove_buried(const FleetIncoming *in)
 	fleet_base_table_open(&in->kind->table, true, &open);
 	if (fleet_replica_find(&open, in))
 	{
-		covers = !fleet_replica_is_newer(epoch_in(&open), hlc_in(&open), in->epoch, in->hlc);
+		covers = is_covered(&open, in);
 		if (covers)
 			delete_row(&open);
 	}

@@ -26,7 +26,7 @@ sub is_kept
 {
 	my ($ride, $name) = @_;
 	$c->wait_until(sub { buried($ride) eq '1' }, "$name: $ride is buried");
-	sleep 3.5;
+	sleep 4.5;
 	is(buried($ride), '1', "$name: its grave is kept");
 }
 sub is_forgotten
@@ -127,6 +127,22 @@ is_equal($c, 'forgotten');
 	like($c->sql($g, 'SELECT * FROM fleet.retry_merge()'), qr/^[1-9]\d*\|0$/, 'it is tried again');
 	is_forgotten('dear', 'dead letter');
 	is_equal($c, 'dead letter');
+}
+
+# ---- a region's clock is behind what its rows are stamped with
+
+{
+	$c->sql('a', "SELECT fleet.request_ride('ahead', 'c', 0.5, 0.5)");
+	$c->set_system('a', 'fleet.test_clock_offset', '-900000');
+	$c->stop('a');
+	$c->start('a');
+	$c->wait_until(sub { is_ready($c) }, 'a is back');
+	is(shown('ahead'), 1, 'it is there');
+	$c->sql('a', "UPDATE fleet.local_rides SET fare = 7 WHERE ride_id = 'ahead'");
+	$c->sql('a', "DELETE FROM fleet.local_rides WHERE ride_id = 'ahead'");
+	ok(eval { $c->wait_until(sub { shown('ahead') eq '0' }, 'it is gone', 10) }, 'it is deleted, whatever the time');
+	$c->set_system('a', 'fleet.test_clock_offset', undef);
+	is_equal($c, 'clock behind');
 }
 
 # ---- none is left where the replica leaves
