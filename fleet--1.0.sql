@@ -1818,11 +1818,13 @@ CREATE TABLE fleet.heartbeat (
 	region text PRIMARY KEY,
 	hlc fleet.hlc NOT NULL,
 	beat fleet.hlc NOT NULL,
-	lag_ms float8
+	lag_ms float8,
+	publications text
 );
 COMMENT ON TABLE fleet.heartbeat IS 'what a region says of its clock each fleet.heartbeat_interval; on a replica, of all regions, as they were applied';
 COMMENT ON COLUMN fleet.heartbeat.hlc IS 'every change with this stamp or an earlier one is committed, and ahead of this row in the log';
 COMMENT ON COLUMN fleet.heartbeat.beat IS 'when the row was written';
+COMMENT ON COLUMN fleet.heartbeat.publications IS 'on a region: what it publishes, see fleet.publications_seen';
 COMMENT ON COLUMN fleet.heartbeat.lag_ms IS 'on a replica: age of the heartbeat when it was applied, by this server''s clock';
 
 CREATE TABLE fleet.replica_slots (
@@ -1843,6 +1845,7 @@ CREATE TABLE fleet.replica_sources (
 	region text PRIMARY KEY,
 	state text NOT NULL DEFAULT 'joining' CHECK (state IN ('joining', 'copying', 'streaming')),
 	incarnation text,
+	publications text,
 	acknowledged fleet.hlc,
 	said fleet.hlc,
 	complete_at fleet.hlc,
@@ -1862,12 +1865,22 @@ CREATE TABLE fleet.replica_sources (
 	wal_status text
 );
 COMMENT ON TABLE fleet.replica_sources IS 'on a replica: the regions it follows, see fleet.replica_status';
+COMMENT ON COLUMN fleet.replica_sources.publications IS 'the region''s publications when its slot was made, see fleet.publications_seen';
 COMMENT ON COLUMN fleet.replica_sources.acknowledged IS 'heartbeat that was applied and on disk in the last round';
 COMMENT ON COLUMN fleet.replica_sources.said IS 'heartbeat that the region was told of as complete here in the last round';
 COMMENT ON COLUMN fleet.replica_sources.asked_at IS 'when the region was last asked how it is, while it is copied';
 COMMENT ON COLUMN fleet.replica_sources.last_beat IS 'heartbeat that was there in the last round, and when it was first seen';
 COMMENT ON COLUMN fleet.replica_sources.complete_at IS 'after a copy: the heartbeat with which the stream has caught up';
 COMMENT ON COLUMN fleet.replica_sources.errors IS 'errors of the apply worker when it last made progress';
+
+CREATE TABLE fleet.graves_collected (
+	is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
+	upto fleet.hlc NOT NULL,
+	graves bigint NOT NULL,
+	at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE fleet.graves_collected IS 'on a replica: up to which stamp it has forgotten deleted rows, and how many';
+SELECT pg_catalog.pg_extension_config_dump('fleet.graves_collected', '');
 
 CREATE FUNCTION fleet.merge() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_replica_merge'
@@ -2008,6 +2021,14 @@ COMMENT ON FUNCTION fleet.retry_merge(integer, bigint[]) IS
 	'on a replica: merges again what could not be written (fleet.dead_letters of origin "replica")';
 REVOKE EXECUTE ON FUNCTION fleet.retry_merge(integer, bigint[]) FROM PUBLIC;
 
+CREATE FUNCTION fleet.collect_graves(max_rows integer) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_replica_collect_graves'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.collect_graves(integer) IS
+	'internal, of the background worker: forgets deleted rows of which no late change can come any more; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.collect_graves(integer) FROM PUBLIC;
+
 CREATE FUNCTION fleet.slot_name(replica text, region text) RETURNS name
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -2019,6 +2040,54 @@ COMMENT ON FUNCTION fleet.slot_name(text, text) IS 'the replication slot of a re
 
 -- On a region's node.
 
+CREATE FUNCTION fleet.published(OUT publication name, OUT part name, OUT columns name[], OUT operations text) RETURNS SETOF record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- Named columns: those of a user's own are not fleet's to replicate.
+	SELECT 'fleet_rides', x.name, array_agg(a.attname ORDER BY a.attnum), 'insert, update'
+		FROM (VALUES ('local_rides'::name, 'fleet.rides'::regclass), ('local_vehicles', 'fleet.vehicles')) AS x(name, parent)
+			JOIN pg_attribute AS a ON a.attrelid = x.parent AND a.attnum > 0 AND NOT a.attisdropped
+		GROUP BY x.name
+	UNION ALL SELECT 'fleet_rides', 'heartbeat', '{region,hlc,beat,publications}', 'insert, update'
+	UNION ALL SELECT 'fleet_departures', 'departures', '{kind,key,epoch,target,hlc,image}', 'insert';
+END;
+COMMENT ON FUNCTION fleet.published() IS 'internal: what a region publishes for replicas';
+REVOKE EXECUTE ON FUNCTION fleet.published() FROM PUBLIC;
+
+CREATE FUNCTION fleet.is_published(publication name) RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = publication AND p.pubinsert AND NOT p.pubdelete AND NOT p.pubtruncate
+				AND NOT p.puballtables AND NOT p.pubviaroot
+				AND p.pubupdate = (SELECT min(w.operations) LIKE '%update%' FROM fleet.published() AS w WHERE w.publication = is_published.publication)
+				AND NOT EXISTS (SELECT FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid)
+				AND NOT EXISTS (SELECT FROM pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prqual IS NOT NULL))
+		AND (SELECT array_agg((w.part, c)::text ORDER BY w.part, c)
+				FROM fleet.published() AS w, unnest(w.columns) AS c WHERE w.publication = is_published.publication)
+			IS NOT DISTINCT FROM (SELECT array_agg((t.relname, a.attname)::text ORDER BY t.relname, a.attname)
+				FROM pg_publication AS p JOIN pg_publication_rel AS r ON r.prpubid = p.oid JOIN pg_class AS t ON t.oid = r.prrelid
+					LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = ANY (r.prattrs::int2[])
+				WHERE p.pubname = publication AND t.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = 'fleet'));
+END;
+COMMENT ON FUNCTION fleet.is_published(name) IS 'internal: whether a publication is there, and as a region makes it';
+REVOKE EXECUTE ON FUNCTION fleet.is_published(name) FROM PUBLIC;
+
+CREATE FUNCTION fleet.publications_seen() RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- By who wrote the catalog's rows: one that is altered and put back is another one, too.
+	SELECT COALESCE(md5(string_agg(x.version, ' ' ORDER BY x.version)), '') FROM pg_publication AS p,
+		LATERAL (SELECT format('%s %s', p.oid, p.xmin) AS version
+			UNION ALL SELECT format('%s %s', r.oid, r.xmin) FROM pg_publication_rel AS r WHERE r.prpubid = p.oid
+			UNION ALL SELECT format('%s %s', n.oid, n.xmin) FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid) AS x
+	WHERE p.pubname IN ('fleet_rides', 'fleet_departures');
+END;
+COMMENT ON FUNCTION fleet.publications_seen() IS 'internal: changes whenever somebody alters the publications for replicas';
+REVOKE EXECUTE ON FUNCTION fleet.publications_seen() FROM PUBLIC;
+
 CREATE FUNCTION fleet.serve_replicas() RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -2027,6 +2096,7 @@ AS $$
 DECLARE
 	own text := fleet.own_region();
 	wanted boolean := own IS NOT NULL AND EXISTS (SELECT FROM fleet.map_replicas);
+	altered name;
 	j record;
 	s record;
 BEGIN
@@ -2038,19 +2108,20 @@ BEGIN
 	IF wanted AND NOT (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node') THEN
 		ALTER ROLE fleet_node REPLICATION;
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_rides') THEN
-		-- Named columns: those of a user's own are not fleet's to replicate.
-		EXECUTE (SELECT format('CREATE PUBLICATION fleet_rides FOR TABLE %s WITH (publish = ''insert, update'')',
-				string_agg(format('fleet.%I (%s)', t.name, t.columns), ', '))
-			FROM (SELECT x.name, string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) AS columns
-				FROM (VALUES ('local_rides', 'rides'), ('local_vehicles', 'vehicles')) AS x(name, parent)
-					JOIN pg_attribute AS a ON a.attrelid = ('fleet.' || x.parent)::regclass AND a.attnum > 0 AND NOT a.attisdropped
-				GROUP BY x.name UNION ALL SELECT 'heartbeat', 'region, hlc, beat') AS t);
+	-- Before the publication that makes this region ready: replicas are to see no insert of it.
+	IF wanted AND NOT EXISTS (SELECT FROM fleet.heartbeat AS h WHERE h.region = own) THEN
+		INSERT INTO fleet.heartbeat (region, hlc, beat) VALUES (own, 0::bigint::fleet.hlc, 0::bigint::fleet.hlc);
 	END IF;
-	IF wanted AND NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'fleet_departures') THEN
-		CREATE PUBLICATION fleet_departures FOR TABLE fleet.departures (kind, key, epoch, target, hlc, image)
-			WITH (publish = 'insert');
-	END IF;
+	-- What was not sent while one was altered, replicas copy: they see that it is another one now.
+	FOR altered IN SELECT DISTINCT p.publication FROM fleet.published() AS p WHERE wanted AND NOT fleet.is_published(p.publication) LOOP
+		IF EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = altered) THEN
+			RAISE LOG 'fleet: publication "%" was altered, making it anew', altered;
+			EXECUTE format('DROP PUBLICATION %I', altered);
+		END IF;
+		EXECUTE (SELECT format('CREATE PUBLICATION %I FOR TABLE %s WITH (publish = %L)', altered,
+				string_agg(format('fleet.%I (%s)', p.part, (SELECT string_agg(format('%I', c), ', ') FROM unnest(p.columns) AS c)), ', '), min(p.operations))
+			FROM fleet.published() AS p WHERE p.publication = altered);
+	END LOOP;
 	IF NOT wanted AND EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) THEN
 		DROP PUBLICATION IF EXISTS fleet_rides, fleet_departures;
 		DELETE FROM fleet.heartbeat;
@@ -2092,7 +2163,8 @@ DECLARE
 		'map_version', (SELECT m.version FROM fleet.map AS m), 'incarnation', fleet.incarnation(),
 		'now', fleet.hlc_now()::bigint, 'acknowledged', before::bigint,
 		'served', (SELECT r.rolreplication OR r.rolsuper FROM pg_roles AS r WHERE r.rolname = 'fleet_node')
-			AND (SELECT count(*) FROM pg_publication AS p WHERE p.pubname IN ('fleet_rides', 'fleet_departures')) = 2,
+			AND fleet.is_published('fleet_rides') AND fleet.is_published('fleet_departures'),
+		'publications', fleet.publications_seen(),
 		'slot', (SELECT jsonb_build_object('wal_status', p.wal_status, 'active', p.active,
 				'retained', pg_wal_lsn_diff(pg_current_wal_lsn(), p.restart_lsn))
 			FROM pg_replication_slots AS p WHERE p.slot_name = slot AND p.database = current_database()));
@@ -2270,6 +2342,7 @@ BEGIN
 	CREATE INDEX ON fleet.local_rides USING gist (current_location);
 	CREATE INDEX ON fleet.local_vehicles (region, status);
 	CREATE INDEX ON fleet.local_vehicles USING gist (location);
+	CREATE INDEX departures_hlc ON fleet.departures (hlc);
 	CREATE TRIGGER fleet_merge BEFORE INSERT ON fleet.departures FOR EACH ROW EXECUTE FUNCTION fleet.merge_departure();
 	CREATE TRIGGER fleet_merge BEFORE INSERT OR UPDATE ON fleet.heartbeat FOR EACH ROW EXECUTE FUNCTION fleet.merge_heartbeat();
 	ALTER TABLE fleet.departures ENABLE REPLICA TRIGGER fleet_merge;
@@ -2373,7 +2446,9 @@ BEGIN
 	DROP TRIGGER fleet_merge ON fleet.departures;
 	DROP TRIGGER fleet_refuse ON fleet.departures;
 	DROP TRIGGER fleet_refuse_truncate ON fleet.departures;
+	DROP INDEX IF EXISTS fleet.departures_hlc;
 	DELETE FROM fleet.departures;
+	DELETE FROM fleet.graves_collected;
 	DELETE FROM fleet.heartbeat;
 	PERFORM fleet.map_changed();
 END
@@ -2509,7 +2584,11 @@ BEGIN
 		WHEN beat->'slot'->>'wal_status' = 'lost' THEN 'the replication slot was lost: the region did not keep its WAL for so long'
 		WHEN (beat->>'acknowledged')::bigint > s.acknowledged::bigint THEN 'this replica went back in time'
 		WHEN COALESCE((beat->>'acknowledged')::bigint, 0) < s.said::bigint THEN 'the region''s server went back in time'
+		WHEN s.publications <> beat->>'publications' THEN 'the region''s publications were altered'
 		WHEN fleet.subscription_of(s.region) IS NULL THEN 'the subscription is gone'
+		WHEN NOT EXISTS (SELECT FROM pg_subscription AS p WHERE p.oid = fleet.subscription_of(s.region)
+				AND p.subpublications @> '{fleet_rides,fleet_departures}' AND p.subslotname = fleet.slot_name(fleet.node_name(), s.region))
+			THEN 'the subscription was altered'
 		WHEN fleet.merges_carefully(s.region) AND fleet.apply_errors(s.region) >= s.errors + 3 THEN 'the apply worker fails again and again'
 	END;
 END
@@ -2528,7 +2607,7 @@ DECLARE
 	beat_now fleet.hlc := (SELECT h.beat FROM fleet.heartbeat AS h WHERE h.region = s.region);
 	-- By this server's clock alone: that of the region may be off.
 	heard_at timestamptz := CASE WHEN beat_now::bigint IS DISTINCT FROM s.last_beat::bigint THEN clock_timestamp() ELSE s.last_beat_at END;
-	fresh boolean := clock_timestamp() - heard_at < 3 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
+	fresh boolean := clock_timestamp() - heard_at < 2 * current_setting('fleet.heartbeat_interval')::interval + interval '1 second';
 BEGIN
 	IF problem IS NOT NULL THEN
 		RAISE LOG 'fleet: replica copies region "%" again: %', s.region, problem;
@@ -2627,7 +2706,7 @@ BEGIN
 	-- It waits for what is running there, and the other regions wait for us: patience comes with time.
 	waits_for := fleet.ask(region, format('SELECT fleet.make_slot(%L)', node), least(1500 * (1 + s.failures), 10000));
 	UPDATE fleet.replica_sources AS r SET state = CASE WHEN waits_for IS NULL THEN 'copying' ELSE r.state END,
-			incarnation = beat->>'incarnation', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
+			incarnation = beat->>'incarnation', publications = beat->>'publications', acknowledged = NULL, said = NULL, copy_stage = 1, copy_after = NULL, failures = 0,
 			last_error = COALESCE('waiting: ' || waits_for, r.last_error)
 		WHERE r.region = follow_region.region;
 	RETURN waits_for IS NULL;
@@ -3104,7 +3183,7 @@ CREATE TABLE fleet.dead_letters (
 	region text,
 	reason_sqlstate text NOT NULL,
 	reason_message text NOT NULL,
-	change jsonb NOT NULL,
+	change json NOT NULL,
 	attempts integer NOT NULL DEFAULT 1,
 	tried_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	resolved_at timestamptz
@@ -3113,7 +3192,7 @@ CREATE INDEX dead_letters_open ON fleet.dead_letters (origin, id) WHERE resolved
 COMMENT ON TABLE fleet.dead_letters IS 'changes that could not be taken, with the reason; kept until somebody removes them';
 COMMENT ON COLUMN fleet.dead_letters.origin IS 'who could not take it: a consumer''s function, or "replica"';
 COMMENT ON COLUMN fleet.dead_letters.region IS 'where the change was made';
-COMMENT ON COLUMN fleet.dead_letters.change IS 'the change: of a consumer, the event as it was given to the function';
+COMMENT ON COLUMN fleet.dead_letters.change IS 'the change: of a consumer, the event as it was sent; it need not be a valid jsonb';
 COMMENT ON COLUMN fleet.dead_letters.resolved_at IS 'when a later attempt succeeded, null = it has not';
 SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.dead_letters_id_seq', '');
@@ -3188,30 +3267,65 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = consumer AND p.prokind = 'f' AND NOT p.proretset
-			AND p.pronargs >= 1 AND p.proargtypes[0] = 'jsonb'::regtype AND p.pronargs - p.pronargdefaults <= 1) THEN
+			AND p.pronargs >= 1 AND p.proargtypes[0] IN ('jsonb'::regtype, 'json'::regtype) AND p.pronargs - p.pronargdefaults <= 1) THEN
 		RAISE EXCEPTION '% cannot consume changes', consumer
-			USING ERRCODE = 'invalid_function_definition', DETAIL = 'A consumer is a function with one argument of type jsonb.';
+			USING ERRCODE = 'invalid_function_definition', DETAIL = 'A consumer is a function with one argument of type jsonb or json.';
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.check_consumer(regproc) IS 'internal: raises an error where this cannot be called with a change';
 REVOKE EXECUTE ON FUNCTION fleet.check_consumer(regproc) FROM PUBLIC;
 
-CREATE FUNCTION fleet.try_change(consumer regproc, change jsonb, OUT failed boolean, OUT state text, OUT message text)
+CREATE FUNCTION fleet.is_transient(state text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- Connections, serialization and deadlocks, resources, an operator or a shutdown; a lock that was not to be had.
+	-- Of fleet's own: a handoff that met another one, or a node that does not answer, is in doubt or has another map or time.
+	SELECT left(state, 2) IN ('08', '40', '53', '57')
+		OR state IN ('55P03', 'RF002', 'RF007', 'RF016', 'RF017', 'RF022', 'RF025');
+END;
+COMMENT ON FUNCTION fleet.is_transient(text) IS 'internal: whether an error with that SQLSTATE is no fault of what was tried, so that it may succeed later';
+REVOKE EXECUTE ON FUNCTION fleet.is_transient(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.try_change(consumer regproc, change json, OUT failed boolean, OUT state text, OUT message text)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- A cancel is not caught: then nothing of the batch was done.
-	EXECUTE format('SELECT %s($1)', consumer) USING change;
+	EXECUTE format('SELECT %s($1::%s)', consumer, (SELECT format_type(p.proargtypes[0], NULL) FROM pg_proc AS p WHERE p.oid = consumer)) USING change;
 	failed := false;
 EXCEPTION WHEN OTHERS OR assert_failure THEN
 	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT;
 	failed := true;
 END
 $$;
-COMMENT ON FUNCTION fleet.try_change(regproc, jsonb) IS 'internal: calls a consumer in a subtransaction; says how that went';
-REVOKE EXECUTE ON FUNCTION fleet.try_change(regproc, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION fleet.try_change(regproc, json) IS 'internal: calls a consumer in a subtransaction; says how that went';
+REVOKE EXECUTE ON FUNCTION fleet.try_change(regproc, json) FROM PUBLIC;
+
+CREATE FUNCTION fleet.take_change(consumer regproc, event text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	result record := fleet.try_change(consumer, event::json);
+BEGIN
+	IF NOT result.failed THEN
+		RETURN true;
+	ELSIF fleet.is_transient(result.state) THEN
+		RAISE EXCEPTION '%', result.message
+			USING ERRCODE = result.state, DETAIL = format('Consumer %s got it from change %s.', consumer, substring(event FROM '"id":("[^"]+")')),
+			HINT = 'The change was not taken, and comes again.';
+	END IF;
+	INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
+		VALUES (consumer, substring(event FROM '"id":"([^":]+):'), result.state, result.message, event::json);
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION fleet.take_change(regproc, text) IS
+	'internal: gives a change to a consumer; false where it became a dead letter, an error where it may be taken another time';
+REVOKE EXECUTE ON FUNCTION fleet.take_change(regproc, text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.consume(slot name, consumer regproc, max_changes integer DEFAULT 1000, options text[] DEFAULT '{}',
 	OUT changes integer, OUT dead integer)
@@ -3221,10 +3335,13 @@ AS $$
 DECLARE
 	progress fleet.consumers;
 	upto pg_lsn := pg_current_wal_flush_lsn();
-	row_lsn pg_lsn;
-	event jsonb;
-	result record;
-	data text;
+	-- No text within a change can look like its commit_lsn.
+	events CURSOR FOR SELECT substring(p.data FROM '"commit_lsn":"([0-9A-F/]+)"')::pg_lsn AS lsn, regexp_replace(p.data, ',"commit_lsn":"[0-9A-F/]+"', '') AS event
+		FROM pg_logical_slot_peek_changes(consume.slot, NULL, max_changes, VARIADIC options || ARRAY['include_lsn', 'true']) AS p;
+	sent record;
+	ends pg_lsn;
+	taken integer;
+	given_up integer;
 BEGIN
 	PERFORM fleet.check_consumer(consumer);
 	IF max_changes < 1 THEN
@@ -3248,30 +3365,43 @@ BEGIN
 	IF EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.slot_name = slot AND s.confirmed_flush_lsn < progress.done) THEN
 		PERFORM pg_replication_slot_advance(slot, progress.done);
 	END IF;
-	FOR data IN SELECT p.data FROM pg_logical_slot_peek_changes(slot, NULL, max_changes,
-		VARIADIC options || ARRAY['include_lsn', 'true']) AS p
-	LOOP
-		row_lsn := substring(data FROM '"commit_lsn":"([0-9A-F/]+)"');
-		CONTINUE WHEN row_lsn <= progress.done;
-		event := data::jsonb - 'commit_lsn';
-		result := fleet.try_change(consumer, event);
-		changes := changes + 1;
-		IF result.failed THEN
-			dead := dead + 1;
-			INSERT INTO fleet.dead_letters (origin, region, reason_sqlstate, reason_message, change)
-				VALUES (consumer, split_part(event->>'id', ':', 1), result.state, result.message, event);
-		END IF;
+	OPEN events;
+	FETCH events INTO sent;
+	WHILE sent.lsn <= progress.done LOOP
+		FETCH events INTO sent;
+	END LOOP;
+	-- The changes of a transaction are all taken, or none of them.
+	WHILE sent.lsn IS NOT NULL LOOP
+		ends := sent.lsn;
+		taken := 0;
+		given_up := 0;
+		BEGIN
+			WHILE sent.lsn = ends LOOP
+				given_up := given_up + (NOT fleet.take_change(consumer, sent.event))::integer;
+				taken := taken + 1;
+				FETCH events INTO sent;
+			END LOOP;
+		EXCEPTION WHEN OTHERS THEN
+			IF changes = 0 THEN
+				RAISE;
+			END IF;
+			RAISE WARNING 'slot "%" was consumed only up to a change that failed: %', slot, sqlerrm;
+			EXIT;
+		END;
+		changes := changes + taken;
+		dead := dead + given_up;
+		upto := ends;
 	END LOOP;
 	-- Where there was nothing for it the slot moves on as well, but not for each record of others.
 	IF changes > 0 OR upto - progress.done > 16 * 1024 * 1024 THEN
-		UPDATE fleet.consumers AS c SET done = GREATEST(CASE WHEN changes > 0 THEN row_lsn ELSE upto END, progress.done),
+		UPDATE fleet.consumers AS c SET done = GREATEST(upto, progress.done),
 				by_xid = pg_current_xact_id(), at = clock_timestamp()
 			WHERE c.slot = consume.slot;
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION fleet.consume(name, regproc, integer, text[]) IS
-	'gives the changes of a slot to a function, each once; those that it fails on go to fleet.dead_letters; returns how many';
+	'gives the changes of a slot to a function, each once; those that it fails on go to fleet.dead_letters, unless that may pass; returns how many';
 REVOKE EXECUTE ON FUNCTION fleet.consume(name, regproc, integer, text[]) FROM PUBLIC;
 
 CREATE FUNCTION fleet.retry_dead_letters(consumer regproc, max_letters integer DEFAULT 1000, ids bigint[] DEFAULT NULL,

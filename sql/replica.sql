@@ -44,14 +44,18 @@ CALL fleet.add_replica('replica', test.conninfo('fleet_r'));
 \set VERBOSITY default
 SELECT name FROM fleet.map_replicas;
 SELECT slot_name, plugin, slot_type FROM pg_replication_slots ORDER BY 1;
-SELECT pubname, tablename, attnames = ARRAY['region', 'hlc', 'beat']::name[] AS some FROM pg_publication_tables ORDER BY 1, 2;
+SELECT pubname, tablename, attnames = ARRAY['region', 'hlc', 'beat', 'publications']::name[] AS some FROM pg_publication_tables ORDER BY 1, 2;
 
 \c fleet_r
 SELECT fleet.is_replica(), fleet.replica_ready(), fleet.global_watermark() OPERATOR(fleet.>) fleet.hlc_make(now() - interval '10 s', 0) AS watermark;
 SELECT region, state, stale_since, wal_status, repairs FROM fleet.replica_status ORDER BY region;
 SELECT ride_id, region, vehicle_id, fare, epoch FROM fleet.rides WHERE ride_id LIKE 'G-%' ORDER BY 1;
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'GV-1';
-SELECT kind, key, epoch, target FROM fleet.departures WHERE key = 'G-4';
+-- Graves are collected after a while; this one is too late for that.
+SELECT EXISTS (SELECT FROM fleet.departures WHERE kind = 'ride' AND key = 'G-4' AND epoch = 1 AND target IS NULL)
+	OR (SELECT graves > 0 FROM fleet.graves_collected) AS buried,
+	fleet.merge_rows('west', '[{"kind": "ride", "key": "GRAVE", "epoch": 1, "hlc": 9223372036854775807}]') AS late,
+	fleet.collect_graves(0) AS none_wanted;
 
 -- Waits until this replica has what the regions have committed by now.
 CREATE SCHEMA test;
@@ -77,7 +81,7 @@ SELECT fleet.request_ride('G-4', 'bob', 0.5, 0.5, NULL, 44);
 CALL test.catch_up();
 SELECT ride_id, region, vehicle_id, status, fare, epoch FROM fleet.rides WHERE ride_id LIKE 'G-%' ORDER BY 1;
 SELECT vehicle_id, region, epoch FROM fleet.vehicles WHERE vehicle_id = 'GV-1';
-SELECT key, epoch FROM fleet.departures WHERE key LIKE 'G-%' ORDER BY key;
+SELECT key, epoch FROM fleet.departures WHERE key = 'GRAVE' OR key = 'G-4' ORDER BY key;
 \c fleet_e
 SELECT fleet.set_ride_status('G-1', 'CANCELLED');
 SELECT fleet.handoff_vehicle('GV-1', 'west');
@@ -130,14 +134,18 @@ END
 $$;
 BEGIN;
 SELECT test.merge('west', 1, 100, 1, 'west') AS new;
-SELECT test.merge('west', 1, 100, 2, 'west') AS same_version;
+SELECT test.merge('north', 1, 100, 2, 'west') AS same_version;
+SELECT test.merge('west', 1, 100, 1.5, 'west') AS written_here;
 SELECT test.merge('west', 2, 50, 3, 'east') AS departure;
 SELECT test.merge('west', 1, 900, 4, 'west') AS late_update;
 SELECT test.merge('east', 2, 50, 3, 'east') AS its_arrival;
 SELECT test.merge('east', 2, 60, 5, 'east') AS update_there;
 SELECT test.merge('north', 2, 55, 6, 'east') AS older_from_elsewhere;
 SELECT test.merge('east', 2, 55, 6, 'east') AS lost_there;
-SELECT test.merge('east', 2, 54, 0, NULL) AS grave_before_it;
+SELECT test.merge('north', 2, 54, 0, NULL) AS grave_before_it;
+SAVEPOINT s;
+SELECT test.merge('east', 2, 54, 0, NULL) AS its_own_grave;
+ROLLBACK TO s;
 SELECT test.merge('east', 2, 70, 0, NULL) AS grave;
 SELECT test.merge('north', 2, 80, 7, 'east') AS after_its_grave;
 SELECT test.merge('east', 2, 60, 7, 'east') AS deletion_lost_there;

@@ -115,7 +115,9 @@ merge_object(JsonbContainer *object, const char *region)
 
 	if (target == NULL)
 		return fleet_replica_bury(&in);
+	/* In nobody's name it is not known what it is. */
 	in.copied = strcmp(target, region) == 0;
+	in.departed = !in.copied && region[0] != '\0';
 	return fleet_replica_merge_image(&in, fleet_wire_get_object(object, "image"));
 }
 

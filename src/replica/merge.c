@@ -12,9 +12,11 @@
  *					dropped.  Nothing is here: inserted, unless a grave says
  *					that it was deleted at that epoch or later.
  *	departure		carries the row as it is at its target, so it is merged
- *					like an insert there.  It is not kept.
+ *					like an insert there, unless it is older than graves that were
+ *					collected.  It is not kept.
  *	grave			(a departure without target) removes what is not newer than
- *					itself, and is kept, or a late change could revive the row.
+ *					itself, or of its own region and epoch, and is kept, or a late change could revive the row,
+ *					until none can come any more (graves.c).
  *	delete			never removes anything: regions do not send it, since it is
  *					half of a departure or comes with a grave.
  *
@@ -44,8 +46,9 @@
  *
  * Rows that are copied (copy.c) go through the same rule, with one more right:
  * what the region itself has of a row that is its own is true, also where it is
- * older than what is here, or was deleted; then the region has lost that (it was restored).  That
- * is only so while no stream of the region is applied.
+ * older than what is here, or was deleted; then the region has lost that (it was restored).
+ * So it is where it differs at the same version: somebody has changed it here, or had
+ * the region send a part of it.  That is only so while no stream of the region is applied.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -61,6 +64,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -317,12 +321,63 @@ fleet_replica_is_buried(const FleetIncoming *in)
 	return buried;
 }
 
+/* A grave that nobody needs; the keys are its kind and key. */
+void
+fleet_replica_open_grave(const Datum *keys)
+{
+	FleetOpenTable departures;
+
+	fleet_base_table_open(&departures_table, true, &departures);
+	if (fleet_base_table_find_newest(&departures, 2, keys))
+		delete_row(&departures);
+	fleet_base_table_close(&departures);
+}
+
+static bool
+is_same_value(Form_pg_attribute column, Datum a, Datum b)
+{
+	struct varlena *left;
+	struct varlena *right;
+
+	if (column->attlen != -1)
+		return datumIsEqual(a, b, column->attbyval, column->attlen);
+	left = PG_DETOAST_DATUM_PACKED(a);
+	right = PG_DETOAST_DATUM_PACKED(b);
+	return VARSIZE_ANY_EXHDR(left) == VARSIZE_ANY_EXHDR(right) &&
+		memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left)) == 0;
+}
+
+/* Has the row in the slot the same values, to the byte? */
+static bool
+is_same_row(const FleetOpenTable *open, HeapTuple tuple)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+		bool		isnull[2];
+		Datum		here;
+		Datum		there;
+
+		if (column->attisdropped)
+			continue;
+		here = slot_getattr(open->slot, i + 1, &isnull[0]);
+		there = heap_getattr(tuple, i + 1, desc, &isnull[1]);
+		if (isnull[0] != isnull[1] || (!isnull[0] && !is_same_value(column, here, there)))
+			return false;
+	}
+	return true;
+}
+
 /* What the region itself has now is true, where nobody but it can have changed the row. */
 static bool
-is_lost_there(const FleetOpenTable *open, const FleetIncoming *in)
+is_wrong_here(const FleetOpenTable *open, const FleetIncoming *in, HeapTuple tuple)
 {
-	return in->copied && epoch_in(open) == in->epoch && hlc_in(open) > in->hlc &&
-		strcmp(fleet_base_table_get_text(open, "region"), in->from) == 0;
+	if (!in->copied || epoch_in(open) != in->epoch || hlc_in(open) < in->hlc ||
+		strcmp(fleet_base_table_get_text(open, "region"), in->from) != 0)
+		return false;
+	return hlc_in(open) > in->hlc || !is_same_row(open, tuple);
 }
 
 /* The row was found: does the one that comes replace it? */
@@ -331,7 +386,7 @@ fleet_replica_compare(const FleetOpenTable *open, const FleetIncoming *in, HeapT
 {
 	char	   *region;
 
-	if (is_lost_there(open, in))
+	if (is_wrong_here(open, in, tuple))
 		return FLEET_MERGE_HEALED;
 	if (!fleet_replica_is_newer(in->epoch, in->hlc, epoch_in(open), hlc_in(open)))
 		return FLEET_MERGE_STALE;
@@ -355,7 +410,8 @@ merge(FleetOpenTable *open, const FleetIncoming *in, HeapTuple tuple)
 		if (result != FLEET_MERGE_STALE)
 			fleet_replica_replace_row(open, tuple);
 	}
-	else if (fleet_replica_is_buried(in))
+	else if (fleet_replica_is_buried(in) ||
+			 (in->departed && fleet_replica_was_collected(in->hlc)))
 		result = FLEET_MERGE_STALE;
 	else
 	{
@@ -414,6 +470,20 @@ fleet_replica_forget(const FleetIncoming *in)
 
 /* ---------- graves ---------- */
 
+/*
+ * Is the row deleted?  A grave is the last word of its region on that epoch, also
+ * where its stamp is older, because the region's server has started anew with a clock
+ * behind.
+ */
+static bool
+is_covered(const FleetOpenTable *open, const FleetIncoming *in)
+{
+	if (!fleet_replica_is_newer(epoch_in(open), hlc_in(open), in->epoch, in->hlc))
+		return true;
+	return epoch_in(open) == in->epoch &&
+		strcmp(fleet_base_table_get_text(open, "region"), in->from) == 0;
+}
+
 /* Remove what a grave covers.  Where it covers nothing, because the row is newer, false. */
 static bool
 remove_buried(const FleetIncoming *in)
@@ -424,7 +494,7 @@ remove_buried(const FleetIncoming *in)
 	fleet_base_table_open(&in->kind->table, true, &open);
 	if (fleet_replica_find(&open, in))
 	{
-		covers = !fleet_replica_is_newer(epoch_in(&open), hlc_in(&open), in->epoch, in->hlc);
+		covers = is_covered(&open, in);
 		if (covers)
 			delete_row(&open);
 	}

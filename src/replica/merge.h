@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "utils/jsonb.h"
 
 #include "base/table.h"
 #include "replica/replica.h"
@@ -41,6 +42,7 @@ typedef struct FleetIncoming
 	uint64		hlc;
 	const char *from;			/* the region that sends it */
 	bool		copied;			/* from the region's own table, whose stream rests */
+	bool		departed;		/* what the region has is a departure */
 } FleetIncoming;
 
 extern FleetMergeKind *fleet_replica_kind(const char *name);
@@ -55,14 +57,19 @@ extern bool fleet_replica_find(FleetOpenTable *open, const FleetIncoming *in);
 extern void fleet_replica_unlock_key(void);
 extern void fleet_replica_forget_lock(void);
 extern bool fleet_replica_is_buried(const FleetIncoming *in);
+extern void fleet_replica_open_grave(const Datum *keys);
 extern FleetMergeResult fleet_replica_compare(const FleetOpenTable *open,
 											  const FleetIncoming *in, HeapTuple tuple);
 extern void fleet_replica_replace_row(FleetOpenTable *open, HeapTuple row);
 
 extern FleetMergeResult fleet_replica_merge_tuple(const FleetIncoming *in, HeapTuple tuple);
 extern FleetMergeResult fleet_replica_merge_image(const FleetIncoming *in,
-												  struct JsonbContainer *image);
+												  JsonbContainer *image);
 extern FleetMergeResult fleet_replica_bury(const FleetIncoming *in);
 extern FleetMergeResult fleet_replica_forget(const FleetIncoming *in);
+
+/* ---- graves.c ---- */
+
+extern bool fleet_replica_was_collected(uint64 hlc);
 
 #endif							/* FLEET_REPLICA_MERGE_H */

@@ -59,6 +59,11 @@ static FleetPlan dead_letter_plan = {
 	9, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, TEXTOID, JSONBOID}
 };
 
+static FleetPlan published_plan = {
+	"SELECT FROM fleet.replica_sources WHERE region = $1 AND publications = $2",
+	2, {TEXTOID, TEXTOID}
+};
+
 /* Which region is it that this process applies the stream of? */
 static const char *
 applied_region(void)
@@ -258,6 +263,7 @@ fleet_replica_merge_departure(PG_FUNCTION_ARGS)
 	target = departure_column(trigger, "target", &is_grave);
 	image = departure_column(trigger, "image", &no_image);
 	row = is_grave || no_image ? NULL : DatumGetJsonbP(image);
+	in.departed = row != NULL;
 	if (fleet_replica_is_careful(in.from))
 		result = merge_carefully(&in, row != NULL ? TextDatumGetCString(target) : NULL, row);
 	else if (row != NULL)
@@ -268,9 +274,44 @@ fleet_replica_merge_departure(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Does the region publish what it did when its slot was made? */
+static bool
+is_published_as_known(Datum region, Datum publications)
+{
+	Datum		values[2] = {region, publications};
+	bool		known;
+
+	SPI_connect();
+	known = fleet_base_plan_execute_as_of_now(&published_plan, values) > 0;
+	SPI_finish();
+	return known;
+}
+
+/* Up to which stamp is all of the region here, now that this heartbeat has come? */
+static Datum
+complete_upto(TriggerData *trigger, HeapTuple new, HeapTuple old)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	AttrNumber	hlc = fleet_base_table_column(desc, "hlc") + 1;
+	int64		before = old == NULL ? 0 :
+		DatumGetInt64(fleet_replica_column(old, trigger->tg_relation, hlc));
+	int64		said = DatumGetInt64(fleet_replica_column(new, trigger->tg_relation, hlc));
+	bool		no_region;
+	bool		not_said;
+	Datum		region = heap_getattr(new, fleet_base_table_column(desc, "region") + 1, desc, &no_region);
+	Datum		publications = heap_getattr(new, fleet_base_table_column(desc, "publications") + 1,
+											desc, &not_said);
+
+	if (no_region || not_said || !is_published_as_known(region, publications))
+		said = before;
+	return Int64GetDatum(Max(said, before));
+}
+
 /*
  * fleet.merge_heartbeat(): before insert and update of heartbeats.  The region's
- * clock is met, and its watermark never goes back: what was complete is.
+ * clock is met, and its watermark never goes back: what was complete is.  What is
+ * published is not kept, or a heartbeat that does not say it would be taken for one
+ * that says the same.
  */
 Datum
 fleet_replica_merge_heartbeat(PG_FUNCTION_ARGS)
@@ -279,22 +320,20 @@ fleet_replica_merge_heartbeat(PG_FUNCTION_ARGS)
 	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	HeapTuple	new = is_update ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	int			columns[2] = {fleet_base_table_column(desc, "lag_ms") + 1,
-	fleet_base_table_column(desc, "hlc") + 1};
+	int			columns[3] = {fleet_base_table_column(desc, "lag_ms") + 1,
+		fleet_base_table_column(desc, "hlc") + 1,
+	fleet_base_table_column(desc, "publications") + 1};
 	int			beat_column = fleet_base_table_column(desc, "beat") + 1;
-	bool		isnull[2] = {false, false};
+	bool		isnull[3] = {false, false, true};
 	uint64		beat = DatumGetFleetClockStamp(fleet_replica_column(new, trigger->tg_relation, beat_column));
-	Datum		values[2];
+	Datum		values[3] = {0};
 	int64		sent_ms = (int64) fleet_clock_hlc_ms(beat);
 	double		lag = (double) (GetCurrentTimestamp() + UNIX_EPOCH_OFFSET_US) / 1000.0 - (double) sent_ms;
 
 	(void) fleet_clock_try_receive(beat);
 	values[0] = Float8GetDatum(Max(lag, 0.0));
-	values[1] = fleet_replica_column(new, trigger->tg_relation, columns[1]);
-	if (is_update)
-		values[1] = Int64GetDatum(Max(DatumGetInt64(values[1]),
-									  DatumGetInt64(fleet_replica_column(trigger->tg_trigtuple, trigger->tg_relation, columns[1]))));
-	return PointerGetDatum(heap_modify_tuple_by_cols(new, desc, 2, columns, values, isnull));
+	values[1] = complete_upto(trigger, new, is_update ? trigger->tg_trigtuple : NULL);
+	return PointerGetDatum(heap_modify_tuple_by_cols(new, desc, 3, columns, values, isnull));
 }
 
 /* fleet.refuse_replica_write(): before what a user writes by hand */

@@ -15,6 +15,8 @@
  *			how it is, makes a slot, copies some rows, starts the subscription, or
  *			sees that the stream cannot be trusted any more and begins anew.  Each
  *			step is a transaction, and where it was cut off it is taken again.
+ *	collect	forgets deleted rows of which no late change can come any more
+ *			(graves.c), some at a time.
  *
  * A heartbeat says: every change with a stamp up to this one is ahead of me.  A
  * change is stamped some time before it commits, so a stamp of now would be a
@@ -28,7 +30,8 @@
  *	   from now on comes after them in the log.
  *
  * So h is kept until that is so, and the heartbeat says the last h for which it
- * was.
+ * was.  It also says what was published by then: where somebody has altered that,
+ * changes ahead of it may not have been sent, and the replica does not believe it.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -56,6 +59,9 @@
 #include "region/map.h"
 #include "replica/replica.h"
 
+/* Graves that are collected in one transaction. */
+#define COLLECT_ROWS 1000
+
 static int	heartbeat_interval = 1000;	/* ms */
 
 /* Of this node's region: the stamp that is to be proved next, and the last one that was. */
@@ -66,7 +72,9 @@ static uint64 proved = 0;
 static TimestampTz next_beat = 0;
 static TimestampTz next_serve = 0;
 static TimestampTz next_follow = 0;
+static TimestampTz next_collect = 0;
 static bool copying = false;	/* steps with regions follow each other at once */
+static bool collecting = false; /* there are more graves */
 
 static FleetPlan role_plan = {
 	"SELECT fleet.own_region(), fleet.is_replica(), EXISTS (SELECT FROM fleet.map_replicas),"
@@ -77,8 +85,10 @@ static FleetPlan serve_plan = {
 	"SELECT fleet.serve_replicas()"
 };
 static FleetPlan beat_plan = {
-	"INSERT INTO fleet.heartbeat AS h (region, hlc, beat) VALUES ($1, $2::fleet.hlc, $3::fleet.hlc)"
-	" ON CONFLICT (region) DO UPDATE SET hlc = excluded.hlc, beat = excluded.beat",
+	"INSERT INTO fleet.heartbeat AS h (region, hlc, beat, publications)"
+	" VALUES ($1, $2::fleet.hlc, $3::fleet.hlc, fleet.publications_seen())"
+	" ON CONFLICT (region) DO UPDATE SET hlc = excluded.hlc, beat = excluded.beat,"
+	" publications = excluded.publications",
 	3, {TEXTOID, INT8OID, INT8OID}
 };
 static FleetPlan sources_plan = {
@@ -86,6 +96,9 @@ static FleetPlan sources_plan = {
 };
 static FleetPlan follow_plan = {
 	"SELECT fleet.follow_region($1)", 1, {TEXTOID}
+};
+static FleetPlan collect_plan = {
+	"SELECT fleet.collect_graves($1)", 1, {INT4OID}
 };
 static FleetPlan failed_plan = {
 	"SELECT fleet.follow_failed($1, $2)", 2, {TEXTOID, TEXTOID}
@@ -289,6 +302,18 @@ follow_regions(Role *role)
 	return more;
 }
 
+/* Collect some graves; is there more of that? */
+static void
+collect(void *arg)
+{
+	Datum		max_rows = Int32GetDatum(COLLECT_ROWS);
+	char	   *n;
+
+	fleet_base_plan_execute(&collect_plan, NULL, &max_rows, NULL);
+	n = fleet_base_plan_text(0, 1);
+	*(bool *) arg = n != NULL && atoi(n) == COLLECT_ROWS;
+}
+
 /* ---------- the round ---------- */
 
 static bool
@@ -309,7 +334,11 @@ run_replica_steps(MemoryContext context)
 		copying = true;
 	if (copying)
 		copying = follow_regions(&role);
-	return copying;
+	if (is_due(&next_collect, interval))
+		collecting = true;
+	if (collecting && run(collect, &collecting, context) != NULL)
+		collecting = false;
+	return copying || collecting;
 }
 
 void

@@ -289,6 +289,9 @@ my @internal = (
 	[ 'SELECT fleet.sent_rows(%s, %s)', text => 'b', jsonb => '[{"kind": "ride", "key": "a-5", "epoch": 1, "hlc": 5}]' ],
 	[ 'SELECT fleet.forget_rows(%s, %s)', text => 'a', jsonb => '[{"kind": "ride", "key": "zz", "epoch": 1, "hlc": 5}]' ],
 	[ 'SELECT fleet.merge_rows(%s, %s)', text => 'b', jsonb => '[{"kind": "ride", "key": "zz", "epoch": 1, "hlc": 5}]' ],
+	[ 'SELECT fleet.collect_graves(%s)', int4 => 10 ],
+	[ 'SELECT fleet.is_published(%s)', name => 'fleet_rides' ],
+	[ 'SELECT fleet.is_transient(%s)', text => '40001' ],
 	[ 'SELECT fleet.forget_replica(%s), fleet.have_replica_forgotten(%1$s)', text => 'x' ],
 	[ 'SELECT fleet.merge_carefully(%s, %s)', text => 'b', timestamptz => '2026-11-21' ],
 	[ 'SELECT fleet.lon_lat(%s)', text => 'POINT(0 0)' ],
@@ -343,8 +346,9 @@ my @refusing = (
 	[ 'SELECT fleet.create_change_stream(%s, %s)', text => 'fuzzed', boolean => 'true' ],
 	[ 'SELECT fleet.drop_change_stream(%s)', text => 'no_such' ],
 	[ 'SELECT fleet.consume(%s, %s, %s, %s)', text => 'no_such', text => 'fleet.lon_lat', int4 => 5, 'text[]' => '{}' ],
-	[ 'SELECT fleet.check_consumer(%s), fleet.try_change(%1$s, %s), fleet.retry_dead_letters(%1$s, %s, %s)', text => 'fleet.lon_lat', jsonb => '{"id": 1}',
+	[ 'SELECT fleet.check_consumer(%s), fleet.try_change(%1$s, %s), fleet.retry_dead_letters(%1$s, %s, %s)', text => 'fleet.lon_lat', json => '{"id": 1}',
 		int4 => 5, 'int8[]' => '{1}' ],
+	[ 'SELECT fleet.take_change(%s, %s)', text => 'fleet.lon_lat', text => '{"id":"a:0/1:0"}' ],
 );
 my @all = (@public, @internal, @refusing);
 

@@ -1,7 +1,8 @@
 # fleet: the replica under kills: its server, regions, its apply workers.
 # Copyright (c) 2026, the fleet authors
 #
-# SEED (else 1) says who is killed when.  After a crash the replica may be behind
+# SEED (else 1) says who is killed when, KILL_SECONDS for how long that goes on (else
+# seven are killed).  With DOWN_SECONDS a region is down for so long after it.  After a crash the replica may be behind
 # what it showed just before, for its workers do not wait for the disk; the
 # client forgives that once for each connection that it lost.
 
@@ -23,12 +24,16 @@ is(FleetReplica::run_client($c, 'load', 'rides=300')->{ok}, 1, 'rides are there'
 $c->sql('a', add_replica($c));
 
 my @victims = ($g, 'worker', 'a', $g, 'worker', 'b', 'c');
-my $storm = start_storm($c, 4 * @victims, 'rides=300', 'hot=40', 'handoffs=60', 'writes=150', "seed=$seed");
-my $end = time + 4 * @victims - 4;
-for my $victim (@victims)
+my $seconds = $ENV{KILL_SECONDS} || 4 * @victims;
+my $kills = 0;
+my $storm = start_storm($c, $seconds, 'rides=300', 'hot=40', 'handoffs=60', 'writes=150', "seed=$seed");
+my $end = time + $seconds - 4;
+while ($kills < @victims || $ENV{KILL_SECONDS})
 {
+	my $victim = $victims[ $kills % @victims ];
 	sleep 0.5 + rand 1.5;
 	last if time > $end;
+	$kills++;
 	if ($victim eq 'worker')
 	{
 		my $pid = $c->sql($g, 'SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL ORDER BY random() LIMIT 1');
@@ -45,8 +50,33 @@ for my $victim (@victims)
 		$c->start($victim);
 	}
 }
+note("$kills kills");
 end_storm($storm, 'kills');
 $c->wait_until(sub { is_ready($c) }, 'the replica is ready again', 40);
 is_equal($c, 'kills');
 is($c->sql($g, 'SELECT count(*) FROM fleet.dead_letters'), 0, 'nothing was given up');
+
+# ---- a region is down for long, while the others work
+
+if ($ENV{DOWN_SECONDS})
+{
+	my $down = $ENV{DOWN_SECONDS};
+
+	$storm = start_storm($c, $down + 15, 'rides=300', 'hot=40', 'handoffs=60', 'writes=150', 'seed=' . ($seed + 1));
+	sleep 3;
+	$c->kill9('b');
+	my $rides = $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE region = 'b'");
+	sleep $down - 1;
+	cmp_ok($c->sql($g, "SELECT count(*) FROM fleet.rides WHERE region = 'b'"), '>=', $rides, "down for $down s: its $rides rides are visible");
+	is($c->sql($g, "SELECT state FROM fleet.replica_status WHERE region = 'b'"), 'unreachable', "down for $down s: and it says so");
+	sleep 1;
+	my $at = time;
+	$c->start('b');
+	$c->wait_until(sub { is_ready($c) }, 'the replica is ready again', 60);
+	note(sprintf('ready %.1f s after its start', time - $at));
+	ok(end_storm($storm, "down for $down s") > 100, "down for $down s: the replica was read all the time");
+	is($c->sql($g, "SELECT count(*) FROM fleet.replica_status WHERE last_error LIKE '%altered%'"), 0, "down for $down s: for no other reason");
+	is_equal($c, "down for $down s");
+	is($c->sql($g, 'SELECT count(*) FROM fleet.dead_letters'), 0, "down for $down s: nothing was given up");
+}
 done_testing();
