@@ -32,7 +32,7 @@ DECLARE
 	ids text;
 BEGIN
 	EXECUTE format('SELECT string_agg(substr(ride_id, 4), '' '' ORDER BY n) FROM fleet.search_rides(%s) WITH ORDINALITY AS r(ride_id, '
-		|| 'c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16, c17, c18, c19, c20, n)', array_to_string(options, ', ')) INTO ids;
+		|| 'c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16, c17, c18, c19, c20, c21, n)', array_to_string(options, ', ')) INTO ids;
 	RETURN ids;
 END
 $$;
