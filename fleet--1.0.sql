@@ -639,11 +639,11 @@ COMMENT ON FUNCTION fleet.whereabouts(text, text) IS
 REVOKE EXECUTE ON FUNCTION fleet.whereabouts(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.whereabouts(text, text) TO fleet_node;
 
-CREATE FUNCTION fleet.await_outcome(kind text, key text) RETURNS void
+CREATE FUNCTION fleet.await_outcome(kind text, key text, patience_ms integer DEFAULT 0) RETURNS void
 	AS 'MODULE_PATHNAME', 'fleet_handoff_await_sql'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION fleet.await_outcome(text, text) IS
-	'internal: where a prepared branch of this node holds a ride or vehicle, has it finished, and waits for that up to fleet.lock_timeout';
+COMMENT ON FUNCTION fleet.await_outcome(text, text, integer) IS
+	'internal: where a prepared branch of this node holds a ride or vehicle, has it finished, and waits for that up to fleet.lock_timeout, else RF022; with a patience for so long, and only for a branch that is not new, and without an error';
 
 CREATE FUNCTION fleet.route(call text, key text, region text, arguments jsonb) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'fleet_handoff_route'

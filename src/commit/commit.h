@@ -15,6 +15,13 @@
 
 #include "postgres.h"
 
+/*
+ * A prepared branch of this age is asked about.  Short, since a branch may be
+ * younger than a whole interval in one round and would have to wait for the next but
+ * one; too early is no harm, the coordinator then says "running".
+ */
+#define FLEET_ASK_AGE_MS 200
+
 typedef struct FleetBranch FleetBranch;
 
 extern int	fleet_commit_prepare_timeout;	/* ms */

@@ -56,13 +56,6 @@
 
 PG_FUNCTION_INFO_V1(fleet_commit_finish);
 
-/*
- * A branch of this age is asked about.  Short, since a branch may be younger than
- * a whole interval in one round and would have to wait for the next but one;
- * too early is no harm, the coordinator then says "running".
- */
-#define ASK_AGE_MS 200
-
 static FleetPlan prepared_plan = {
 	"SELECT p.gid, m.name, p.prepared < (SELECT incarnation_since FROM fleet.node) FROM pg_catalog.pg_prepared_xacts AS p"
 	" LEFT JOIN fleet.map_regions AS m ON m.node = pg_catalog.split_part(p.gid, ':', 2)"
@@ -76,7 +69,7 @@ static FleetPlan prepared_plan = {
 static List *
 read_prepared(MemoryContext context)
 {
-	Datum		age = Int32GetDatum(Min(fleet_commit_resolve_interval, ASK_AGE_MS));
+	Datum		age = Int32GetDatum(Min(fleet_commit_resolve_interval, FLEET_ASK_AGE_MS));
 	List	   *doubts = NIL;
 	int			n;
 

@@ -21,6 +21,8 @@
 extern void fleet_handoff_init(void);
 extern bool fleet_handoff_is_serving(void);
 extern bool fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id);
+extern void fleet_handoff_await_briefly(const FleetRegionMap *map, bool vehicles,
+										const char *id, int patience_ms);
 extern int64 fleet_handoff_run(bool vehicles, ArrayType *ids, const char *target,
 							   int64 expected_epoch);
 

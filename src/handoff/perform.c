@@ -14,7 +14,8 @@
  * inserted or is taking away has the resolver finish that branch, and waits for
  * it, up to fleet.lock_timeout: who was told that a handoff is committed finds the
  * ride where it went, also while the confirmation of some node is still
- * outstanding.  Nobody else waits.
+ * outstanding.  Nobody else waits.  Who reads a ride by its id has it finished, too,
+ * but takes what there is after a moment.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -93,7 +94,8 @@ static FleetCallSpec specs[] = {
 
 static FleetPlan branch_plan = {
 	"SELECT p.gid FROM pg_catalog.pg_prepared_xacts AS p"
-	" WHERE p.transaction = $1::pg_catalog.xid AND p.gid LIKE 'fleet:%'", 1, {TEXTOID}
+	" WHERE p.transaction = $1::pg_catalog.xid AND p.gid LIKE 'fleet:%'"
+	" AND p.prepared <= pg_catalog.clock_timestamp() - $2 * interval '1 millisecond'", 2, {TEXTOID, INT4OID}
 };
 
 /* The call of this name, or an error. */
@@ -128,26 +130,26 @@ writer_of(bool vehicles, const char *id)
 	return writer;
 }
 
-/* The name of a prepared branch, or NULL where the transaction is none. */
+/* The name of a prepared branch of some age, or NULL where the transaction is none. */
 static char *
-branch_of(TransactionId xid)
+branch_of(TransactionId xid, int age_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		value = CStringGetTextDatum(psprintf("%u", xid));
+	Datum		values[2] = {CStringGetTextDatum(psprintf("%u", xid)), Int32GetDatum(age_ms)};
 	char	   *gid = NULL;
 
 	SPI_connect();
-	if (fleet_base_plan_execute(&branch_plan, NULL, &value, NULL) > 0)
+	if (fleet_base_plan_execute(&branch_plan, NULL, values, NULL) > 0)
 		gid = MemoryContextStrdup(context, fleet_base_plan_text(0, 1));
 	SPI_finish();
 	return gid;
 }
 
-/* Wait until a prepared transaction has ended, up to fleet.lock_timeout.  False if it has not. */
+/* Wait for so long until a prepared transaction has ended.  False if it has not. */
 static bool
-await_end(TransactionId xid)
+await_end(TransactionId xid, int patience_ms)
 {
-	int64		deadline = fleet_remote_deadline(fleet_commit_lock_timeout);
+	int64		deadline = fleet_remote_deadline(patience_ms);
 
 	for (int waited = 0; TransactionIdIsInProgress(xid); waited += LOOK_MS)
 	{
@@ -161,6 +163,26 @@ await_end(TransactionId xid)
 		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
+}
+
+/*
+ * For readers: one who was told that a handoff is committed sees it.  That a branch
+ * is new says that its coordinator is still at it, and has told nobody.
+ */
+void
+fleet_handoff_await_briefly(const FleetRegionMap *map, bool vehicles, const char *id,
+							int patience_ms)
+{
+	FleetCaller caller;
+	TransactionId writer;
+
+	if (map->own == NULL)
+		return;
+	fleet_base_become_owner(&caller);
+	writer = writer_of(vehicles, id);
+	if (TransactionIdIsValid(writer) && branch_of(writer, FLEET_ASK_AGE_MS) != NULL)
+		(void) await_end(writer, patience_ms);
+	fleet_base_become_caller(&caller);
 }
 
 /*
@@ -179,8 +201,8 @@ fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id)
 	fleet_base_become_owner(&caller);
 	writer = writer_of(vehicles, id);
 	if (TransactionIdIsValid(writer))
-		gid = branch_of(writer);
-	if (gid != NULL && !await_end(writer))
+		gid = branch_of(writer, 0);
+	if (gid != NULL && !await_end(writer, fleet_commit_lock_timeout))
 		ereport(ERROR,
 				(errcode(FLEET_ERRCODE_IN_DOUBT),
 				 errmsg("%s \"%s\" is in doubt", vehicles ? "vehicle" : "ride", id),
@@ -191,14 +213,18 @@ fleet_handoff_await(const FleetRegionMap *map, bool vehicles, const char *id)
 	return gid != NULL;
 }
 
-/* fleet.await_outcome(kind text, key text) */
+/* fleet.await_outcome(kind text, key text, patience_ms integer) */
 Datum
 fleet_handoff_await_sql(PG_FUNCTION_ARGS)
 {
-	char	   *kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	bool		vehicles = strcmp(text_to_cstring(PG_GETARG_TEXT_PP(0)), "vehicle") == 0;
+	char	   *id = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	int			patience_ms = PG_GETARG_INT32(2);
 
-	(void) fleet_handoff_await(fleet_region_map(), strcmp(kind, "vehicle") == 0,
-							   text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (patience_ms > 0)
+		fleet_handoff_await_briefly(fleet_region_map(), vehicles, id, patience_ms);
+	else
+		(void) fleet_handoff_await(fleet_region_map(), vehicles, id);
 	PG_RETURN_VOID();
 }
 

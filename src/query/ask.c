@@ -40,6 +40,9 @@
 #include "query/read.h"
 
 #define STAMP_SQL "SELECT fleet.hlc_receive($1::bigint::fleet.hlc)"
+
+/* The same where one ride is asked for by its id, see FLEET_READ_PATIENCE_MS. */
+#define RIDE_STAMP_SQL STAMP_SQL ", fleet.await_outcome('ride', $2, $3::integer)"
 #define BEGIN_SQL "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 /* Before there is a snapshot: what rewrites a table then cannot come in between. */
@@ -312,15 +315,24 @@ send_question(const FleetAsking *asking, FleetConn *conn, const char *ids)
 bool
 fleet_query_ask(FleetAsking *asking, const char *region, const char *ids)
 {
-	const char *q = psprintf(UINT64_FORMAT, asking->log->q);
+	const char *params[3] = {psprintf(UINT64_FORMAT, asking->log->q)};
 	FleetConn  *conn = add_asked(asking, region);
+	bool		queued;
 
 	if (conn == NULL)
 		return false;
 	/* An error there then undoes no more than it does here. */
 	if (conn->in_transaction)
 		(void) fleet_commit_join(region);
-	if (fleet_remote_queue_prepared(conn, STAMP_SQL, 1, &q))
+	if (asking->read->by_id)
+	{
+		params[1] = asking->read->params[1];
+		params[2] = psprintf("%d", FLEET_READ_PATIENCE_MS);
+		queued = fleet_remote_queue_prepared(conn, RIDE_STAMP_SQL, 3, params);
+	}
+	else
+		queued = fleet_remote_queue_prepared(conn, STAMP_SQL, 1, params);
+	if (queued)
 		send_question(asking, conn, ids);
 	return true;
 }

@@ -66,6 +66,7 @@
 
 #include "base/errcodes.h"
 #include "base/plan.h"
+#include "handoff/handoff.h"
 #include "query/read.h"
 
 /* Rows that each region sends beyond those asked for. */
@@ -119,6 +120,8 @@ ask_regions(FleetMerge *x)
 		else
 			(void) fleet_query_ask(&asking, name, NULL);
 	}
+	if (own_wanted && x->read->by_id)
+		fleet_handoff_await_briefly(map, false, x->read->params[1], FLEET_READ_PATIENCE_MS);
 	if (own_wanted)
 		own = fleet_query_ask_own(x->read, x->log, asking.sql, NULL);
 	answers = fleet_query_answers(&asking);

@@ -29,6 +29,13 @@
  */
 #define FLEET_READ_MAX_PARAMS 16
 
+/*
+ * Who was told that a handoff is committed must not find the ride, by its id, where
+ * it was.  So a region that holds it in a prepared branch has that finished before it
+ * answers, if that takes no longer than this, in ms.
+ */
+#define FLEET_READ_PATIENCE_MS 100
+
 typedef enum FleetScope
 {
 	FLEET_SCOPE_LOCAL,			/* this node's region, with the caller's own rights */

@@ -247,7 +247,7 @@ my @internal = (
 	[ 'SELECT fleet.set_capacity(%s, %s)', text => 'b', int4 => 5 ],
 	[ 'SELECT fleet.region_rides(%s)', text => 'b' ],
 	[ 'SELECT fleet.edit_region(%s, %s, %s)', text => 'b', text => 'change', jsonb => '{"capacity": 5}' ],
-	[ 'SELECT fleet.whereabouts(%s, %s), fleet.has_departed(%1$s, %2$s), fleet.await_outcome(%1$s, %2$s)', text => 'ride', text => 'a-5' ],
+	[ 'SELECT fleet.whereabouts(%s, %s), fleet.has_departed(%1$s, %2$s), fleet.await_outcome(%1$s, %2$s, %3$s)', text => 'ride', text => 'a-5', int4 => 10 ],
 	[ 'SELECT fleet.route(%s, %s, NULL, %s)', text => 'update_ride', text => 'b-1', jsonb => '{"ride_id": "b-1", "changes": {"fare": 3}}' ],
 	[ 'SELECT fleet.route(%s, NULL, %s, %s)', text => 'register_vehicle', text => 'b', jsonb => '{"vehicle_id": "car-x", "lon": 1.5, "lat": 0.5, "status": "ONLINE"}' ],
 	[ 'SELECT fleet.perform(%s, %s, %s, %s, %s)', text => 'set_ride_status', text => 'a-1', jsonb => '{"ride_id": "a-1", "status": "EN_ROUTE"}', int8 => 5, int4 => 300 ],

@@ -209,9 +209,10 @@ $c->{rides}{$_} = $fare for 'ra', 'rb';
 # Decided on c, and nobody was told.  No resolver looks by itself for a minute.
 $c->set_system($_, 'fleet.resolve_interval', '60s') for @nodes;
 sleep 1.2;    # those that sleep for the old interval
-for my $first ('a', 'b', 'c')
+for my $case (map { my $how = $_; map { [ $_, $how ] } 'a', 'b', 'c' } 'call', 'read')
 {
-	my ($id, $other) = $c->add_rides('a', "doubt-$first", "other-$first");
+	my ($first, $how) = @$case;
+	my ($id, $other) = $c->add_rides('a', "doubt-$first-$how", "other-$first-$how");
 	my $session = $c->start_waiting('c', "SELECT fleet.handoff('$id', 'b')", 'after-local-commit');
 	$c->network('cut', 'c', 'a', 'b');
 	$c->go('c', 'after-local-commit');
@@ -230,8 +231,10 @@ for my $first ('a', 'b', 'c')
 	$c->network('pass', 'c', 'a', 'b');
 	sleep 0.5;
 	$start = time;
-	change($first, $id, ++$fare);
+	if ($how eq 'call') { change($first, $id, ++$fare) }
+	else { is($c->sql($first, "SELECT region || epoch FROM fleet.get_ride('$id')"), 'b2', "read on $first: resolved, and read where it went") }
 	$took = time - $start;
+	change($first, $id, ++$fare) if $how eq 'read';
 	is(join(' ', map { $c->sql($_, "SELECT region || epoch, fare::int FROM fleet.get_ride('$id')") } @nodes), join(' ', ("b2|$fare") x 3),
 		"asked on $first: resolved, and changed where it went, as all see");
 	cmp_ok($took, '<', 1.5, sprintf 'within %.2f s', $took);
