@@ -33,6 +33,10 @@ static const char *const labels[] = {
 	"PENDING", "EN_ROUTE", "ARRIVED", "IN_PROGRESS", "COMPLETED", "CANCELLED", NULL
 };
 
+static const char *const cells[] = {
+	"", "213", "0123012301230123012301230", "01230123012301230123012301230", "012301230123012301230123012301", "4", NULL
+};
+
 static const char *folder;
 
 static void
@@ -127,6 +131,7 @@ main(int argc, char **argv)
 	write_texts("hlc", stamps);
 	write_texts("gid", gids);
 	write_texts("rules", labels);
+	write_texts("quadkey", cells);
 	write_crossing();
 	for (int kind = 0; kind < 8; kind++)
 		write_geofence(kind);
