@@ -5,6 +5,7 @@
 -- Chapters, named like the rooms of src/:
 --   base      the service role, and what this server must have
 --   clock     the hybrid logical clock
+--   geo       cells of the tile system
 --   remote    how other nodes are reached
 --   region    identity, the region map, where a place is
 --   wire      row images
@@ -282,6 +283,334 @@ COMMENT ON FUNCTION fleet.hlc_receive(fleet.hlc)
 -- peers whose time is a little behind would then refuse this node's stamps.
 REVOKE ALL ON FUNCTION fleet.hlc_receive(fleet.hlc) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.hlc_receive(fleet.hlc) TO fleet_node;
+
+-- ---------------------------------------------------------------------------
+-- geo: cells of the tile system
+-- ---------------------------------------------------------------------------
+--
+-- A fleet.quadkey is a bigint in all but name and text, as fleet.hlc is: never
+-- negative, ordered by value (src/geo/quadkey_type.c).  A cell and all that lies
+-- in it are one range of that order, so a btree index is all that is needed.
+
+CREATE TYPE fleet.quadkey;
+
+CREATE FUNCTION fleet.quadkey_in(pg_catalog.cstring) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_in'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_in(pg_catalog.cstring) IS 'input function of fleet.quadkey';
+
+CREATE FUNCTION fleet.quadkey_out(fleet.quadkey) RETURNS pg_catalog.cstring
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_out'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_out(fleet.quadkey) IS 'output function of fleet.quadkey';
+
+CREATE FUNCTION fleet.quadkey_recv(pg_catalog.internal) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_recv'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_recv(pg_catalog.internal) IS 'binary input function of fleet.quadkey';
+
+CREATE FUNCTION fleet.quadkey_send(fleet.quadkey) RETURNS pg_catalog.bytea
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_send'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_send(fleet.quadkey) IS 'binary output function of fleet.quadkey';
+
+CREATE TYPE fleet.quadkey (
+	INPUT = fleet.quadkey_in,
+	OUTPUT = fleet.quadkey_out,
+	RECEIVE = fleet.quadkey_recv,
+	SEND = fleet.quadkey_send,
+	LIKE = pg_catalog.int8
+);
+COMMENT ON TYPE fleet.quadkey IS 'cell of the Bing Maps tile system: one digit 0 to 3 for each of up to 29 levels';
+
+-- Comparison, leakproof as that of bigint.
+
+CREATE FUNCTION fleet.quadkey_eq(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8eq' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_eq(fleet.quadkey, fleet.quadkey) IS 'implementation of = operator';
+
+CREATE FUNCTION fleet.quadkey_ne(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8ne' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_ne(fleet.quadkey, fleet.quadkey) IS 'implementation of <> operator';
+
+CREATE FUNCTION fleet.quadkey_lt(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8lt' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_lt(fleet.quadkey, fleet.quadkey) IS 'implementation of < operator';
+
+CREATE FUNCTION fleet.quadkey_le(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8le' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_le(fleet.quadkey, fleet.quadkey) IS 'implementation of <= operator';
+
+CREATE FUNCTION fleet.quadkey_gt(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8gt' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_gt(fleet.quadkey, fleet.quadkey) IS 'implementation of > operator';
+
+CREATE FUNCTION fleet.quadkey_ge(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'int8ge' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_ge(fleet.quadkey, fleet.quadkey) IS 'implementation of >= operator';
+
+CREATE OPERATOR fleet.= (
+	FUNCTION = fleet.quadkey_eq, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.=), NEGATOR = OPERATOR(fleet.<>),
+	RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel,
+	HASHES, MERGES
+);
+COMMENT ON OPERATOR fleet.= (fleet.quadkey, fleet.quadkey) IS 'equal';
+
+CREATE OPERATOR fleet.<> (
+	FUNCTION = fleet.quadkey_ne, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.<>), NEGATOR = OPERATOR(fleet.=),
+	RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel
+);
+COMMENT ON OPERATOR fleet.<> (fleet.quadkey, fleet.quadkey) IS 'not equal';
+
+CREATE OPERATOR fleet.< (
+	FUNCTION = fleet.quadkey_lt, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.>), NEGATOR = OPERATOR(fleet.>=),
+	RESTRICT = pg_catalog.scalarltsel, JOIN = pg_catalog.scalarltjoinsel
+);
+COMMENT ON OPERATOR fleet.< (fleet.quadkey, fleet.quadkey) IS 'less than';
+
+CREATE OPERATOR fleet.<= (
+	FUNCTION = fleet.quadkey_le, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.>=), NEGATOR = OPERATOR(fleet.>),
+	RESTRICT = pg_catalog.scalarlesel, JOIN = pg_catalog.scalarlejoinsel
+);
+COMMENT ON OPERATOR fleet.<= (fleet.quadkey, fleet.quadkey) IS 'less than or equal';
+
+CREATE OPERATOR fleet.> (
+	FUNCTION = fleet.quadkey_gt, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.<), NEGATOR = OPERATOR(fleet.<=),
+	RESTRICT = pg_catalog.scalargtsel, JOIN = pg_catalog.scalargtjoinsel
+);
+COMMENT ON OPERATOR fleet.> (fleet.quadkey, fleet.quadkey) IS 'greater than';
+
+CREATE OPERATOR fleet.>= (
+	FUNCTION = fleet.quadkey_ge, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.<=), NEGATOR = OPERATOR(fleet.<),
+	RESTRICT = pg_catalog.scalargesel, JOIN = pg_catalog.scalargejoinsel
+);
+COMMENT ON OPERATOR fleet.>= (fleet.quadkey, fleet.quadkey) IS 'greater than or equal';
+
+-- Indexes, sorting, grouping, hash and merge joins.
+
+CREATE FUNCTION fleet.quadkey_cmp(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.int4
+	AS 'btint8cmp' LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_cmp(fleet.quadkey, fleet.quadkey) IS 'less-equal-greater of two cells';
+
+CREATE FUNCTION fleet.quadkey_sortsupport(pg_catalog.internal) RETURNS pg_catalog.void
+	AS 'btint8sortsupport' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_sortsupport(pg_catalog.internal) IS 'sort support of fleet.quadkey';
+
+CREATE FUNCTION fleet.quadkey_hash(fleet.quadkey) RETURNS pg_catalog.int4
+	AS 'hashint8' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_hash(fleet.quadkey) IS 'hash of a cell';
+
+CREATE FUNCTION fleet.quadkey_hash_extended(fleet.quadkey, pg_catalog.int8) RETURNS pg_catalog.int8
+	AS 'hashint8extended' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_hash_extended(fleet.quadkey, pg_catalog.int8) IS 'seeded hash of a cell';
+
+CREATE OPERATOR CLASS fleet.quadkey_ops DEFAULT FOR TYPE fleet.quadkey USING btree AS
+	OPERATOR 1 fleet.< (fleet.quadkey, fleet.quadkey),
+	OPERATOR 2 fleet.<= (fleet.quadkey, fleet.quadkey),
+	OPERATOR 3 fleet.= (fleet.quadkey, fleet.quadkey),
+	OPERATOR 4 fleet.>= (fleet.quadkey, fleet.quadkey),
+	OPERATOR 5 fleet.> (fleet.quadkey, fleet.quadkey),
+	FUNCTION 1 fleet.quadkey_cmp(fleet.quadkey, fleet.quadkey),
+	FUNCTION 2 fleet.quadkey_sortsupport(pg_catalog.internal),
+	FUNCTION 4 (fleet.quadkey, fleet.quadkey) pg_catalog.btequalimage(pg_catalog.oid);
+COMMENT ON OPERATOR CLASS fleet.quadkey_ops USING btree IS 'Z-order of cells, each ahead of those in it';
+
+CREATE OPERATOR CLASS fleet.quadkey_ops DEFAULT FOR TYPE fleet.quadkey USING hash AS
+	OPERATOR 1 fleet.= (fleet.quadkey, fleet.quadkey),
+	FUNCTION 1 fleet.quadkey_hash(fleet.quadkey),
+	FUNCTION 2 fleet.quadkey_hash_extended(fleet.quadkey, pg_catalog.int8);
+COMMENT ON OPERATOR CLASS fleet.quadkey_ops USING hash IS 'equality of cells';
+
+-- What lies in what.  The support functions turn it into a range for btree.
+
+CREATE FUNCTION fleet.quadkey_contains_support(pg_catalog.internal) RETURNS pg_catalog.internal
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_contains_support'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_contains_support(pg_catalog.internal) IS 'planner support of @> operator: reads a btree index';
+
+CREATE FUNCTION fleet.quadkey_contains(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_contains_sql'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT fleet.quadkey_contains_support;
+COMMENT ON FUNCTION fleet.quadkey_contains(fleet.quadkey, fleet.quadkey) IS 'implementation of @> operator';
+
+CREATE FUNCTION fleet.quadkey_contained_support(pg_catalog.internal) RETURNS pg_catalog.internal
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_contained_support'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_contained_support(pg_catalog.internal) IS 'planner support of <@ operator: reads a btree index';
+
+CREATE FUNCTION fleet.quadkey_contained(fleet.quadkey, fleet.quadkey) RETURNS pg_catalog.bool
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_contained_sql'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT fleet.quadkey_contained_support;
+COMMENT ON FUNCTION fleet.quadkey_contained(fleet.quadkey, fleet.quadkey) IS 'implementation of <@ operator';
+
+CREATE OPERATOR fleet.@> (
+	FUNCTION = fleet.quadkey_contains, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.<@), RESTRICT = pg_catalog.contsel, JOIN = pg_catalog.contjoinsel
+);
+COMMENT ON OPERATOR fleet.@> (fleet.quadkey, fleet.quadkey) IS 'the second cell is the first or lies in it';
+
+CREATE OPERATOR fleet.<@ (
+	FUNCTION = fleet.quadkey_contained, LEFTARG = fleet.quadkey, RIGHTARG = fleet.quadkey,
+	COMMUTATOR = OPERATOR(fleet.@>), RESTRICT = pg_catalog.contsel, JOIN = pg_catalog.contjoinsel
+);
+COMMENT ON OPERATOR fleet.<@ (fleet.quadkey, fleet.quadkey) IS 'the first cell is the second or lies in it';
+
+-- Casts, all explicit.  Text needs none of its own.
+
+CREATE FUNCTION fleet.quadkey_from_bigint(pg_catalog.int8) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_from_bigint'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_from_bigint(pg_catalog.int8) IS 'the cell with this number';
+
+CREATE CAST (pg_catalog.int8 AS fleet.quadkey) WITH FUNCTION fleet.quadkey_from_bigint(pg_catalog.int8);
+COMMENT ON CAST (pg_catalog.int8 AS fleet.quadkey) IS 'the cell with this number';
+
+CREATE CAST (fleet.quadkey AS pg_catalog.int8) WITHOUT FUNCTION;
+COMMENT ON CAST (fleet.quadkey AS pg_catalog.int8) IS 'the number of a cell';
+
+-- Places, tiles, and the family of a cell.
+
+CREATE FUNCTION fleet.quadkey(lon float8, lat float8, level integer) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_make'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey(float8, float8, integer) IS 'the cell of this level that has the place (degrees)';
+
+CREATE FUNCTION fleet.quadkey_of_tile(x integer, y integer, level integer) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_make_of_tile'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_of_tile(integer, integer, integer) IS 'the cell of this column, from the west, and row, from the north';
+
+CREATE FUNCTION fleet.quadkey_tile(cell fleet.quadkey, OUT x integer, OUT y integer) RETURNS record
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_tile'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_tile(fleet.quadkey) IS 'column and row of a cell';
+
+CREATE FUNCTION fleet.quadkey_level(cell fleet.quadkey) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_level'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_level(fleet.quadkey) IS 'the level of a cell: how many digits it has';
+
+CREATE FUNCTION fleet.quadkey_parent(cell fleet.quadkey) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_parent'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_parent(fleet.quadkey) IS 'the cell one level up; null for the whole world';
+
+CREATE FUNCTION fleet.quadkey_parent(cell fleet.quadkey, level integer) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_ancestor'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_parent(fleet.quadkey, integer) IS 'the cell of that level in which a cell lies';
+
+CREATE FUNCTION fleet.quadkey_children(cell fleet.quadkey) RETURNS SETOF fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_children'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 4;
+COMMENT ON FUNCTION fleet.quadkey_children(fleet.quadkey) IS 'the four cells one level down; none at level 29';
+
+CREATE FUNCTION fleet.quadkey_neighbours(cell fleet.quadkey) RETURNS SETOF fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_neighbours'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 8;
+COMMENT ON FUNCTION fleet.quadkey_neighbours(fleet.quadkey) IS 'the cells of the same level around a cell, clockwise from the north';
+
+CREATE FUNCTION fleet.quadkey_last(cell fleet.quadkey) RETURNS fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_last'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_last(fleet.quadkey) IS 'the last of all cells that lie in a cell, in their order';
+
+CREATE FUNCTION fleet.quadkey_range(cell fleet.quadkey, OUT first fleet.quadkey, OUT last fleet.quadkey) RETURNS record
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT cell, fleet.quadkey_last(cell);
+END;
+COMMENT ON FUNCTION fleet.quadkey_range(fleet.quadkey) IS 'the first and the last of a cell and all that lie in it; nothing else is between them';
+
+CREATE FUNCTION fleet.quadkey_edges(cell fleet.quadkey, OUT west float8, OUT south float8, OUT east float8, OUT north float8) RETURNS record
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_edges'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_edges(fleet.quadkey) IS 'the edges of a cell in degrees';
+
+CREATE FUNCTION fleet.quadkey_reach(cell fleet.quadkey, OUT west float8, OUT south float8, OUT east float8, OUT north float8) RETURNS record
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_get_reach'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.quadkey_reach(fleet.quadkey) IS 'the edges of what fleet.quadkey() gives to a cell: the first and the last row reach to the poles';
+
+CREATE FUNCTION fleet.quadkey_bounds(cell fleet.quadkey) RETURNS geometry
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_MakeEnvelope(e.west, e.south, e.east, e.north, 4326) FROM fleet.quadkey_edges(cell) AS e;
+END;
+COMMENT ON FUNCTION fleet.quadkey_bounds(fleet.quadkey) IS 'the bounds of a cell as a polygon, SRID 4326';
+
+-- Covers.  Those of an area go down level by level, and look only into cells
+-- that intersect it.
+
+CREATE FUNCTION fleet.quadkey_cover_circle(lon float8, lat float8, radius_m float8, level integer) RETURNS SETOF fleet.quadkey
+	AS 'MODULE_PATHNAME', 'fleet_geo_quadkey_cover_circle'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 100 COST 100;
+COMMENT ON FUNCTION fleet.quadkey_cover_circle(float8, float8, float8, integer) IS 'internal: behind fleet.quadkey_cover of a circle';
+
+CREATE FUNCTION fleet.quadkey_cover(centre geography, radius_m float8, level integer) RETURNS SETOF fleet.quadkey
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 100 COST 200
+BEGIN ATOMIC
+	SELECT c.cell FROM (SELECT centre::geography(Point, 4326) AS place) AS p,
+		fleet.quadkey_cover_circle(ST_X(p.place::geometry), ST_Y(p.place::geometry), radius_m, level) AS c (cell);
+END;
+COMMENT ON FUNCTION fleet.quadkey_cover(geography, float8, integer) IS
+	'the cells of this level that a circle touches: no place within the radius is outside of them';
+
+CREATE FUNCTION fleet.quadkey_area_problem(area geometry) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN ST_SRID(area) <> 4326 THEN 'Its SRID is ' || ST_SRID(area) || ', not 4326.'
+		WHEN ST_XMin(area) < -180 OR ST_XMax(area) > 180 OR ST_YMin(area) < -90 OR ST_YMax(area) > 90
+			THEN 'It leaves the range of longitude (-180 to 180) or latitude (-90 to 90).'
+	END;
+END;
+COMMENT ON FUNCTION fleet.quadkey_area_problem(geometry) IS 'internal: why an area cannot be covered, or null';
+
+CREATE FUNCTION fleet.quadkey_intersecting(area geometry, cells fleet.quadkey[]) RETURNS fleet.quadkey[]
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
+BEGIN ATOMIC
+	SELECT array_agg(c.cell ORDER BY c.cell)
+	FROM unnest(cells) AS c (cell), fleet.quadkey_reach(c.cell) AS r
+	WHERE ST_Intersects(area, ST_MakeEnvelope(r.west, r.south, r.east, r.north, 4326));
+END;
+COMMENT ON FUNCTION fleet.quadkey_intersecting(geometry, fleet.quadkey[]) IS 'internal: those of the cells that intersect an area, or null';
+
+CREATE FUNCTION fleet.quadkey_cover(area geometry, level integer) RETURNS SETOF fleet.quadkey
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE ROWS 100 COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	problem text := fleet.quadkey_area_problem(area);
+	-- A level that is out of range is refused here.
+	cells fleet.quadkey[] := ARRAY[fleet.quadkey_parent(fleet.quadkey(0, 0, level), 0)];
+BEGIN
+	IF problem IS NOT NULL THEN
+		RAISE EXCEPTION 'the area cannot be covered with cells'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = problem;
+	END IF;
+	FOR i IN 0 .. level LOOP
+		IF i > 0 THEN
+			cells := ARRAY(SELECT fleet.quadkey_children(c) FROM unnest(cells) AS c);
+		END IF;
+		cells := fleet.quadkey_intersecting(area, cells);
+		-- They do not get fewer further down.
+		IF cardinality(cells) > 65536 THEN
+			RAISE EXCEPTION 'the cover has more than 65536 cells'
+				USING ERRCODE = 'program_limit_exceeded',
+				HINT = 'Choose a lower level, of larger cells; each level less has about a quarter of the cells.';
+		END IF;
+	END LOOP;
+	RETURN QUERY SELECT unnest(cells);
+END
+$$;
+COMMENT ON FUNCTION fleet.quadkey_cover(geometry, integer) IS 'the cells of this level that intersect an area';
 
 -- ---------------------------------------------------------------------------
 -- remote: how other nodes are reached

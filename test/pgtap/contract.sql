@@ -59,7 +59,22 @@ INSERT INTO contract VALUES
 	('last_read', 'OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms double precision, OUT q fleet.hlc, OUT summed boolean', 'record', 'v', true, true, true),
 	('hlc_now', '', 'fleet.hlc', 'v', true, true, true),
 	('hlc_receive', 'stamp fleet.hlc', 'fleet.hlc', 'v', true, false, true),
-	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true);
+	('hlc_make', 'at timestamp with time zone, counter integer', 'fleet.hlc', 'i', true, true, true),
+	('quadkey', 'lon double precision, lat double precision, level integer', 'fleet.quadkey', 'i', true, true, true),
+	('quadkey_of_tile', 'x integer, y integer, level integer', 'fleet.quadkey', 'i', true, true, true),
+	('quadkey_tile', 'cell fleet.quadkey, OUT x integer, OUT y integer', 'record', 'i', true, true, true),
+	('quadkey_level', 'cell fleet.quadkey', 'integer', 'i', true, true, true),
+	('quadkey_parent', 'cell fleet.quadkey', 'fleet.quadkey', 'i', true, true, true),
+	('quadkey_parent', 'cell fleet.quadkey, level integer', 'fleet.quadkey', 'i', true, true, true),
+	('quadkey_children', 'cell fleet.quadkey', 'SETOF fleet.quadkey', 'i', true, true, true),
+	('quadkey_neighbours', 'cell fleet.quadkey', 'SETOF fleet.quadkey', 'i', true, true, true),
+	('quadkey_last', 'cell fleet.quadkey', 'fleet.quadkey', 'i', true, true, true),
+	('quadkey_range', 'cell fleet.quadkey, OUT first fleet.quadkey, OUT last fleet.quadkey', 'record', 'i', true, true, true),
+	('quadkey_edges', 'cell fleet.quadkey, OUT west double precision, OUT south double precision, OUT east double precision, OUT north double precision',
+		'record', 'i', true, true, true),
+	('quadkey_bounds', 'cell fleet.quadkey', 'public.geometry', 'i', true, true, true),
+	('quadkey_cover', 'centre public.geography, radius_m double precision, level integer', 'SETOF fleet.quadkey', 'i', true, true, true),
+	('quadkey_cover', 'area public.geometry, level integer', 'SETOF fleet.quadkey', 'i', true, true, true);
 CREATE TEMPORARY VIEW actual AS
 	SELECT p.oid, p.proname AS name, pg_get_function_identity_arguments(p.oid) AS args, pg_get_function_result(p.oid) AS result,
 		p.provolatile, p.proisstrict, has_function_privilege('fleet_node', p.oid, 'EXECUTE') AS node,
@@ -73,7 +88,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
-SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
+SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('channel'), ('distance_m'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
 		('await_outcome'), ('has_departed'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
 		('slot_name'), ('with_result')$$, 'helpers that PUBLIC may execute');
@@ -93,7 +108,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
 	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname = 'sql' AND p.prosqlbody IS NULL$$, 'functions in SQL are bound when they are made');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.proleakproof
-	AND p.proname !~ '^hlc_(eq|ne|lt|le|gt|ge|cmp)$'$$, 'only comparisons are leakproof');
+	AND p.proname !~ '^(hlc|quadkey)_(eq|ne|lt|le|gt|ge|cmp)$'$$, 'only comparisons are leakproof');
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
@@ -111,6 +126,7 @@ SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
 SELECT has_type('fleet', 'hlc', 'type hlc');
+SELECT has_type('fleet', 'quadkey', 'type quadkey');
 CREATE TEMPORARY VIEW columns AS SELECT c.relname AS rel, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
 		|| CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY a.attnum) AS columns
 	FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
