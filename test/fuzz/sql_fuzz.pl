@@ -174,6 +174,8 @@ my %damaged = (
 	'float8[]' => sub { array_of(\@floats, 1) },
 	'geometry' => sub { wkb(1) },
 	'fleet.hlc' => sub { rand() < 0.5 ? pick(@texts) : damage($_[0]) },
+	'fleet.quadkey' => sub { rand() < 0.3 ? pick(@texts) : rand() < 0.6 ? pick('', '0', '3', '111', '2' x 29, '3' x 29, '0' x 30) : damage($_[0]) },
+	'fleet.quadkey[]' => sub { array_of([ undef, '', '0', '213', '3' x 29, 'x' ], '213') },
 	'fleet.ride_status' => sub { pick(undef, 'PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED', 'x') },
 	'fleet.vehicle_status' => sub { pick(undef, 'OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP', 'x') },
 );
@@ -188,6 +190,19 @@ my @public = (
 	[ 'SELECT fleet.hlc_make(%s, %s)', timestamptz => '2026-11-21', int4 => 5 ],
 	[ 'SELECT %s::fleet.hlc', int8 => 5 ],
 	[ 'SELECT fleet.hlc_physical(%s), fleet.hlc_counter(%1$s)', 'fleet.hlc' => $stamp ],
+	[ 'SELECT %s', 'fleet.quadkey' => '0213' ],
+	[ 'SELECT fleet.quadkey(%s, %s, %s)', @place, int4 => 12 ],
+	[ 'SELECT %s::fleet.quadkey', int8 => 1 ],
+	[ 'SELECT fleet.quadkey_of_tile(%s, %s, %s)', int4 => 3, int4 => 5, int4 => 3 ],
+	[ 'SELECT fleet.quadkey_tile(%s), fleet.quadkey_level(%1$s), fleet.quadkey_parent(%1$s), fleet.quadkey_last(%1$s), fleet.quadkey_range(%1$s), fleet.quadkey_edges(%1$s),'
+			. ' fleet.quadkey_reach(%1$s), fleet.quadkey_bounds(%1$s)', 'fleet.quadkey' => '0213' ],
+	[ 'SELECT fleet.quadkey_children(%s), fleet.quadkey_neighbours(%1$s)', 'fleet.quadkey' => '0213' ],
+	[ 'SELECT fleet.quadkey_parent(%s, %s)', 'fleet.quadkey' => '0213', int4 => 2 ],
+	[ 'SELECT fleet.quadkey_contains(%s, %s), fleet.quadkey_contained(%1$s, %2$s)', 'fleet.quadkey' => '0213', 'fleet.quadkey' => '02131' ],
+	[ 'SELECT count(*) FROM fleet.quadkey_cover(%s, %s, %s)', geography => 'POINT(0.5 0.5)', float8 => 500, int4 => 12 ],
+	[ 'SELECT count(*) FROM fleet.quadkey_cover_circle(%s, %s, %s, %s)', @place, float8 => 500, int4 => 12 ],
+	[ 'SELECT count(*) FROM fleet.quadkey_cover(%s, %s)', geometry => wkb(), int4 => 10 ],
+	[ 'SELECT fleet.quadkey_area_problem(%s), fleet.quadkey_intersecting(%1$s, %s)', geometry => wkb(), 'fleet.quadkey[]' => '{0,1,2,3}' ],
 	[ 'SELECT fleet.parse_conninfo(%s)', text => "host=h port=1 password='x y'" ],
 	[ 'SELECT fleet.parse_conninfo(%s)', text => 'postgresql://u:p@h1,h2:5/db?sslmode=require' ],
 	[ 'SELECT fleet.region_of(%s, %s)', @place ],
@@ -475,13 +490,14 @@ for my $template (@public, @internal)
 }
 is(join("\n", @unloved), '', 'valid input is accepted: ' . (@public + @internal) . ' statements');
 
-# No function is forgotten, but those of the type's operators, which are the
+# No function is forgotten, but those of the types' operators, which are the
 # server's own for bigint, and of aggregates.
 my %called = map { $_ => 1 } map { $_->[0] =~ /fleet\.(\w+)\(/g } @all;
 my @forgotten = grep { !$called{$_} } map { $_->[0] } $c->rows('a', <<'SQL');
 SELECT DISTINCT p.proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
 WHERE p.pronamespace = 'fleet'::regnamespace AND p.pronargs > 0 AND p.prokind = 'f' AND l.lanname <> 'internal'
 	AND p.proname NOT IN ('hlc_in', 'hlc_out', 'hlc_recv', 'hlc_send', 'hlc_from_bigint')
+	AND p.proname NOT IN ('quadkey_in', 'quadkey_out', 'quadkey_recv', 'quadkey_send', 'quadkey_from_bigint', 'quadkey_contains_support', 'quadkey_contained_support')
 SQL
 is("@forgotten", '', 'every function is called');
 
