@@ -123,7 +123,7 @@ append_order(StringInfo sql, const FleetRead *read)
 	const char *direction = read->descending ? "DESC" : "ASC";
 
 	if (read->by_distance)
-		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, $%d) %s",
+		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, (SELECT $%d::text)) %s",
 						 read->near_param, direction);
 	else if (read->order_column != 0)
 		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
