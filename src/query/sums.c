@@ -16,9 +16,10 @@
  *	   and names those of them that are touched: whose row, when this statement came
  *	   by, some transaction had begun to change, to delete or to lock.  We wait for
  *	   all.
- *	3. Of all rides that anybody has named each region says, from S, what it has of
- *	   them: live rows, departures, graves; and how much of its sum they are.  That
- *	   is subtracted, and the rides are counted one by one as in exact.c.
+ *	3. Of all rides that anybody has named each region says, from S, what exact.c
+ *	   asks for: live rows, whether they match or not, and departures that are not
+ *	   settled up to q; and how much of its sum these rides are.  That is subtracted,
+ *	   and they are counted one by one as in exact.c.
  *
  * Why a ride that nobody named is counted once.  Not twice: say it is live in S of
  * region A at epoch e and in that of B at a later one, and matches in both.  It has
@@ -29,13 +30,11 @@
  * before, which touches it as well.  So A named it.  Not too seldom: by exact.c
  * something is said in some S of the ride's latest settled epoch or a later one.
  * That is not a departure, which 1 would have named; so it is the live ride, which is
- * in the sum of its region if it matches; or a grave.  And beside a grave no older
- * row elsewhere is counted: the ride had left there before it was deleted, so that
- * row is touched.
+ * in the sum of its region if it matches; or a grave.
  *
- * Why one that somebody named is counted once: all that is said of it in any S is
- * known after 3, as in exact.c, also where it does not match.  And no sum has it any
- * more, since S is the same in 2 and in 3.
+ * Why one that somebody named is counted once: after 3 all is known of it that is
+ * said in any S, as in exact.c.  And no sum has it any more, since S is the same in 2
+ * and in 3.
  *
  * So nothing depends on when a row of a sum was looked at, but for the naming
  * in 2; and there it is enough that it was after all snapshots.
