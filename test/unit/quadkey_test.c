@@ -403,6 +403,8 @@ cover(const Circle *circle, int level)
 		return -(int) status;
 	while ((status = fleet_geo_quadkey_cover_next(&state, &covered[n < COVER_MAX ? n : 0])) == OK)
 		n++;
+	if (n > COVER_MAX)
+		return -n;				/* one too many was given out */
 	return status == FLEET_GEO_QUADKEY_END ? n : -(int) status;
 }
 
