@@ -2375,7 +2375,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	-- Columns of a user's own are not fleet's to replicate.
 	SELECT 'fleet_rides', 'local_rides', '{ride_id,vehicle_id,customer_id,region,status,fare,start_location,current_location,end_location,requested_at,'
-		'en_route_at,arrived_at,started_at,completed_at,cancelled_at,updated_at,path_m,duration,epoch,hlc}'::name[], 'insert, update'
+		'en_route_at,arrived_at,started_at,completed_at,cancelled_at,updated_at,path_m,duration,epoch,hlc,idempotency_keys}'::name[], 'insert, update'
 	UNION ALL SELECT 'fleet_rides', 'local_vehicles', '{vehicle_id,region,status,location,fix_at,speed_kmh,heading,altitude_m,accuracy_m,battery_pct,'
 		'outside_region,outside_since,updated_at,epoch,hlc}', 'insert, update'
 	UNION ALL SELECT 'fleet_rides', 'heartbeat', '{region,hlc,beat,publications}', 'insert, update'
