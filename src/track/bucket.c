@@ -9,14 +9,15 @@
  * takes; a token that is taken moves it by one of these.  So nothing has to
  * refill it, and one that nobody uses says nothing more once it is full.
  *
- * Invariants, for any clock:
+ * Invariants:
  *
  *	1. It never holds more than its tokens: the moment is never counted from before
  *	   now, so what a bucket does not hold it does not save.
  *	2. It never owes more than its tokens.  A moment further away than it takes to
- *	   refill it comes from a clock that went back, or from a rule that was
- *	   another one then, and is brought back to that.  So nobody waits for longer
- *	   than it takes to refill it.
+ *	   refill it comes from a rule that was another one then, or from a clock that
+ *	   went back, and is brought back to that.  So nobody waits for longer than it
+ *	   takes to refill it.  The price is that a clock which goes back by as
+ *	   much forgives as much: the caller has to see to it that it does not.
  *	3. Rounding never gives more than was asked for: the time of a token is rounded
  *	   up, and all tokens take that many times theirs.
  *

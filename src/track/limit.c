@@ -28,7 +28,10 @@
  *
  * A set has a spinlock, under which some dozen words are read and written and
  * nothing can fail, so that finding, taking and counting are one step.  Backends wait
- * for each other only where they ask about the same set, and not for long.
+ * for each other only where they ask about the same set, and not for long.  A
+ * backend reads the clock before it has the lock, and others may have been there with a later
+ * time when it gets it.  For a bucket its clock would go back, and the bucket forgive what
+ * lies between; so the latest time that a set has seen is kept and counts.
  * There is no transaction in it: what was taken stays so after a ROLLBACK.
  *
  * Copyright (c) 2026, the fleet authors
@@ -49,16 +52,17 @@
 #include "track/siphash.h"
 
 /* With its counters a set has 256 bytes: whole cache lines. */
-#define WAYS 14
+#define WAYS 13
 
 typedef struct LimitSet
 {
 	slock_t		mutex;
+	int64		now;			/* the latest time seen, of now_ns() */
 	uint64		allowed;
 	uint64		refused;
 	uint64		evicted;
 	uint64		hashes[WAYS];	/* 0 = never used; the last used first */
-	int64		full_at[WAYS];	/* ns of now_ns() */
+	int64		full_at[WAYS];	/* of now_ns() */
 } LimitSet;
 
 typedef union PaddedSet
@@ -74,6 +78,8 @@ typedef struct LimitShared
 	char		pad[PG_CACHE_LINE_SIZE - 2 * sizeof(uint64) - sizeof(uint32)];
 	PaddedSet	sets[FLEXIBLE_ARRAY_MEMBER];
 } LimitShared;
+
+StaticAssertDecl(sizeof(PaddedSet) == 256, "a set is two or four cache lines");
 
 static int	limit_entries = 65536;
 
@@ -108,7 +114,7 @@ fleet_track_limit_init(void)
 {
 	DefineCustomIntVariable("fleet.limit_entries",
 							"How many keys each limiter can tell apart at a time.",
-							"Raise it to twice the number of keys or vehicles that are limited at the same time; 37 bytes of shared memory each.",
+							"Raise it to twice the number of keys or vehicles that are limited at the same time; 40 bytes of shared memory each.",
 							&limit_entries, 65536, WAYS, 16777216,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	fleet_base_shmem_reserve("fleet limits",
@@ -151,6 +157,16 @@ hash_of(const FleetLimitKey *key)
 	return hash == 0 ? 1 : hash;
 }
 
+/* Lock a set, and have it know the time. */
+static void
+lock_set(LimitSet *set)
+{
+	int64		now = now_ns();
+
+	SpinLockAcquire(&set->mutex);
+	set->now = Max(set->now, now);
+}
+
 static LimitSet *
 set_of(FleetLimiter limiter, uint64 hash)
 {
@@ -169,10 +185,10 @@ find(const LimitSet *set, uint64 hash)
 
 /* The place that a new one takes; see above.  The mutex is held. */
 static int
-find_room(LimitSet *set, int64 now)
+find_room(LimitSet *set)
 {
 	for (int i = WAYS - 1; i >= 0; i--)
-		if (set->hashes[i] == 0 || set->full_at[i] <= now)
+		if (set->hashes[i] == 0 || set->full_at[i] <= set->now)
 			return i;
 	set->evicted++;
 	return WAYS - 1;
@@ -203,19 +219,17 @@ fleet_track_limit_take(FleetLimiter limiter, const FleetLimitKey *key,
 {
 	uint64		hash = hash_of(key);
 	LimitSet   *set = set_of(limiter, hash);
-	int64		now = now_ns();
-	int64		full_at = now;
+	int64		full_at;
 	int64		retry_ns;
 	int			place;
 	bool		taken;
 
-	SpinLockAcquire(&set->mutex);
+	lock_set(set);
 	place = find(set, hash);
+	full_at = place < 0 ? set->now : set->full_at[place];
 	if (place < 0)
-		place = find_room(set, now);
-	else
-		full_at = set->full_at[place];
-	taken = fleet_track_bucket_take(rule, now, &full_at, &retry_ns);
+		place = find_room(set);
+	taken = fleet_track_bucket_take(rule, set->now, &full_at, &retry_ns);
 	put_first(set, place, hash, full_at);
 	if (taken)
 		set->allowed++;
@@ -233,18 +247,17 @@ fleet_track_limit_look(FleetLimiter limiter, const FleetLimitKey *key,
 {
 	uint64		hash = hash_of(key);
 	LimitSet   *set = set_of(limiter, hash);
-	int64		now = now_ns();
 	int64		full_at;
 	int64		retry_ns = 0;
 	int			place;
 	bool		there = true;
 
-	SpinLockAcquire(&set->mutex);
+	lock_set(set);
 	place = find(set, hash);
 	if (place >= 0)
 	{
 		full_at = set->full_at[place];
-		there = fleet_track_bucket_take(rule, now, &full_at, &retry_ns);
+		there = fleet_track_bucket_take(rule, set->now, &full_at, &retry_ns);
 	}
 	if (!there)
 	{
@@ -260,8 +273,6 @@ fleet_track_limit_look(FleetLimiter limiter, const FleetLimitKey *key,
 void
 fleet_track_limit_sum(FleetLimiter limiter, FleetLimitLook *look)
 {
-	int64		now = now_ns();
-
 	memset(look, 0, sizeof(FleetLimitLook));
 	look->entries = (int64) shared->nset * WAYS;
 	for (uint32 i = 0; i < shared->nset; i++)
@@ -270,11 +281,11 @@ fleet_track_limit_sum(FleetLimiter limiter, FleetLimitLook *look)
 		LimitSet	copy;
 
 		CHECK_FOR_INTERRUPTS();
-		SpinLockAcquire(&set->mutex);
+		lock_set(set);
 		memcpy(&copy, set, sizeof(LimitSet));
 		SpinLockRelease(&set->mutex);
 		for (int j = 0; j < WAYS; j++)
-			look->in_use += copy.hashes[j] != 0 && copy.full_at[j] > now;
+			look->in_use += copy.hashes[j] != 0 && copy.full_at[j] > copy.now;
 		look->allowed += (int64) copy.allowed;
 		look->refused += (int64) copy.refused;
 		look->evicted += (int64) copy.evicted;
