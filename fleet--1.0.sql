@@ -2047,11 +2047,11 @@ CREATE FUNCTION fleet.published(OUT publication name, OUT part name, OUT columns
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	-- Named columns: those of a user's own are not fleet's to replicate.
-	SELECT 'fleet_rides', x.name, array_agg(a.attname ORDER BY a.attnum), 'insert, update'
-		FROM (VALUES ('local_rides'::name, 'fleet.rides'::regclass), ('local_vehicles', 'fleet.vehicles')) AS x(name, parent)
-			JOIN pg_attribute AS a ON a.attrelid = x.parent AND a.attnum > 0 AND NOT a.attisdropped
-		GROUP BY x.name
+	-- Columns of a user's own are not fleet's to replicate.
+	SELECT 'fleet_rides', 'local_rides', '{ride_id,vehicle_id,customer_id,region,status,fare,start_location,current_location,end_location,requested_at,'
+		'en_route_at,arrived_at,started_at,completed_at,cancelled_at,updated_at,path_m,duration,epoch,hlc,idempotency_keys}'::name[], 'insert, update'
+	UNION ALL SELECT 'fleet_rides', 'local_vehicles', '{vehicle_id,region,status,location,fix_at,speed_kmh,heading,altitude_m,accuracy_m,battery_pct,'
+		'outside_region,outside_since,updated_at,epoch,hlc}', 'insert, update'
 	UNION ALL SELECT 'fleet_rides', 'heartbeat', '{region,hlc,beat,publications}', 'insert, update'
 	UNION ALL SELECT 'fleet_departures', 'departures', '{kind,key,epoch,target,hlc,image}', 'insert';
 END;
@@ -2292,7 +2292,7 @@ BEGIN
 		PERFORM pg_sleep(0.05);
 	END LOOP;
 	RETURN (SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(candidates) AS c
-		WHERE NOT EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = c->>'kind' AND d.key = c->>'key')
+		WHERE NOT EXISTS (SELECT FROM fleet.departures AS d WHERE d.kind = c->>'kind' AND d.key = c->>'key' AND d.epoch >= (c->>'epoch')::bigint)
 			AND NOT EXISTS (SELECT FROM fleet.local_rides AS r WHERE c->>'kind' = 'ride' AND r.ride_id = c->>'key')
 			AND NOT EXISTS (SELECT FROM fleet.local_vehicles AS v WHERE c->>'kind' = 'vehicle' AND v.vehicle_id = c->>'key'));
 END

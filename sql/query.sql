@@ -102,8 +102,8 @@ CREATE FUNCTION pg_temp.is_index_read_in_order() RETURNS boolean LANGUAGE plpgsq
 DECLARE
 	line text;
 BEGIN
-	FOR line IN EXPLAIN SELECT ride_id FROM fleet.local_rides AS r WHERE fleet.is_within(r.current_location, 'POINT(0.5 0.5)', 1e6)
-		ORDER BY fleet.distance_to(r.current_location, 'POINT(0.5 0.5)') FETCH FIRST 16 ROWS WITH TIES
+	FOR line IN EXPLAIN SELECT ride_id FROM fleet.local_rides AS r WHERE fleet.is_within(r.current_location, (SELECT 'POINT(0.5 0.5)'::text), (SELECT 1e6::float8))
+		ORDER BY fleet.distance_to(r.current_location, (SELECT 'POINT(0.5 0.5)'::text)) FETCH FIRST 16 ROWS WITH TIES
 	LOOP
 		IF line ~ 'Order By: .*<->' THEN
 			RETURN true;

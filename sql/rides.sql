@@ -192,6 +192,14 @@ E-14	C-5	east	POINT(1.5 0.5)
 SELECT * FROM test.my_rides;
 SELECT count(*) AS rides, count(DISTINCT hlc) AS stamps FROM fleet.rides WHERE region = 'west';
 
+-- A grave is later than the row, also where the row is ahead of the clock.
+SET session_replication_role = replica;
+UPDATE fleet.local_rides SET hlc = (hlc::bigint + (2000 << 16))::fleet.hlc WHERE ride_id = 'R-13';
+RESET session_replication_role;
+SELECT hlc AS ahead FROM fleet.local_rides WHERE ride_id = 'R-13' \gset
+DELETE FROM fleet.rides WHERE region = 'west' AND ride_id = 'R-13';
+SELECT hlc OPERATOR(fleet.>) :'ahead' AS later FROM fleet.departures WHERE key = 'R-13';
+
 -- Leave nothing behind but graves.
 DELETE FROM fleet.rides WHERE region = 'west';
 DELETE FROM fleet.vehicles WHERE region = 'west';

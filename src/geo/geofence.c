@@ -111,7 +111,7 @@ within_bounds(const FleetGeoGeofence *fence, FleetGeoPoint p)
 int
 fleet_geo_geofence_locate(const FleetGeoGeofence *fence, double lon, double lat)
 {
-	FleetGeoPoint p = {lon, lat};
+	FleetGeoPoint p = fleet_geo_point(lon, lat);
 	const FleetGeoWord *leaf;
 	const FleetGeoWord *group;
 	uint32_t	cell;
@@ -156,7 +156,7 @@ covers_by_all_edges(const FleetGeoGeofence *fence, int region, FleetGeoPoint p)
 bool
 fleet_geo_geofence_covers(const FleetGeoGeofence *fence, int region, double lon, double lat)
 {
-	FleetGeoPoint p = {lon, lat};
+	FleetGeoPoint p = fleet_geo_point(lon, lat);
 	uint32_t	cell;
 	uint64_t	i;
 

@@ -27,6 +27,21 @@ typedef struct FleetGeoPoint
 	double		y;
 } FleetGeoPoint;
 
+/*
+ * What is nearer to zero than this is zero: the product of two such coordinates, or
+ * its last bits, would be too small for a double, and fleet_geo_orient_exact() wrong.
+ * Both the vertices and the points that are looked up go through here.
+ */
+#define FLEET_GEO_TINY	1e-100
+
+static inline FleetGeoPoint
+fleet_geo_point(double x, double y)
+{
+	FleetGeoPoint p = {fabs(x) < FLEET_GEO_TINY ? 0.0 : x, fabs(y) < FLEET_GEO_TINY ? 0.0 : y};
+
+	return p;
+}
+
 /* (3 + 16u)u with u = 2^-53, the bound of the first stage */
 #define FLEET_GEO_ORIENT_BOUND	3.3306690738754716e-16
 

@@ -154,10 +154,10 @@ read_ring(Cursor *c, size_t point_size, FleetGeoRings *rings)
 		cursor_fail(c, FLEET_GEO_BAD_RING);
 	for (i = 0; i < count && c->status == FLEET_GEO_OK; i++)
 	{
-		FleetGeoPoint p;
+		double		x = cursor_double(c);
+		double		y = cursor_double(c);
+		FleetGeoPoint p = fleet_geo_point(x, y);
 
-		p.x = cursor_double(c);
-		p.y = cursor_double(c);
 		c->at += point_size - 16;
 		if (!fleet_geo_point_valid(p.x, p.y))
 			cursor_fail(c, FLEET_GEO_BAD_COORDINATE);

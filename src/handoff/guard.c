@@ -151,6 +151,19 @@ stamp(void)
 	return fleet_clock_now();
 }
 
+/* A later one than the row has, which may be ahead of a clock that was restarted. */
+static uint64
+later_stamp(const Row *row)
+{
+	HeapTuple	before = row->old != NULL ? row->old : row->tuple;
+	uint64		seen = DatumGetFleetClockStamp(get(row, before, "hlc", NULL));
+	uint64		now;
+
+	(void) fleet_clock_try_receive(seen);
+	now = stamp();
+	return Max(now, seen + 1);
+}
+
 /* ---------- the past of an id ---------- */
 
 static Datum *
@@ -423,19 +436,12 @@ refuse_change(const Row *row, const char *column)
 static void
 before_update(Row *row)
 {
-	uint64		seen = DatumGetFleetClockStamp(get(row, row->old, "hlc", NULL));
-	uint64		hlc;
-
 	refuse_change(row, row->key_column);
 	refuse_change(row, "region");
 	set(row, "epoch", get(row, row->old, "epoch", NULL), false);
 	if (row->is_ride)
 		update_ride(row);
-
-	/* The row may be ahead of a clock that was restarted: stay above it. */
-	(void) fleet_clock_try_receive(seen);
-	hlc = stamp();
-	set(row, "hlc", FleetClockStampGetDatum(Max(hlc, seen + 1)), false);
+	set(row, "hlc", FleetClockStampGetDatum(later_stamp(row)), false);
 	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 }
 
@@ -460,7 +466,7 @@ before_delete(Row *row)
 	values[0] = CStringGetTextDatum(row->kind);
 	values[1] = CStringGetTextDatum(row->key);
 	values[2] = get(row, row->tuple, "epoch", NULL);
-	values[3] = Int64GetDatum((int64) stamp());
+	values[3] = Int64GetDatum((int64) later_stamp(row));
 	fleet_base_plan_execute(&forget_plan, NULL, values, NULL);
 	fleet_base_plan_execute(&bury_plan, NULL, values, NULL);
 }

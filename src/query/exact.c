@@ -42,8 +42,8 @@
  * What is counted must be told apart ride by ride, too: a live row at the source
  * and one at the target, with a departure that is prepared but not yet visible, is
  * a ride twice, and no departure in any answer says so; only the two rows do.  So
- * counts and sums are made from the rows here (few columns of them), not from
- * sums that the regions make.
+ * sums that the regions make want more than this (sums.c).  Few rides are counted from
+ * rows, as here.
  *
  * ORDER BY and LIMIT: each region sends a few rows more than are asked for.  Rows
  * that lost against a newer epoch leave a gap; where a region has more rows, and

@@ -123,7 +123,7 @@ append_order(StringInfo sql, const FleetRead *read)
 	const char *direction = read->descending ? "DESC" : "ASC";
 
 	if (read->by_distance)
-		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, $%d) %s",
+		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, (SELECT $%d::text)) %s",
 						 read->near_param, direction);
 	else if (read->order_column != 0)
 		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
@@ -280,11 +280,13 @@ fleet_query_first_sql(const FleetRead *read, bool untouched)
 
 /*
  * Of the rides by these ids: each as it is, and whether it matches; or where it went.
- * Once more: those that match are taken out of the sums that were answered before.
+ * Where sums were answered before, what of the first question would be about these
+ * rides; and those that match are taken out of the sums.
  */
 const char *
 fleet_query_again_sql(const FleetRead *read, bool summed)
 {
+	const char *departed = psprintf("d.key = ANY ($%d::text[])", read->nparam + 1);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -294,9 +296,12 @@ fleet_query_again_sql(const FleetRead *read, bool summed)
 	append_record(&sql, read);
 	appendStringInfo(&sql, " FROM fleet.local_rides AS r WHERE r.ride_id = ANY ($%d::text[])",
 					 read->nparam + 1);
-	append_departures(&sql, psprintf("d.key = ANY ($%d::text[])", read->nparam + 1));
-	if (summed)
+	if (!summed)
+		append_departures(&sql, departed);
+	else
 	{
+		append_departures(&sql, psprintf("%s AND %s", departed, UNSETTLED));
+		append_departures(&sql, psprintf("%s AND %s", departed, SETTLED_LATER));
 		appendStringInfoString(&sql, " UNION ALL ");
 		append_sums(&sql, read, "NULL", "-",
 					psprintf(" AND r.ride_id = ANY ($%d::text[])", read->nparam + 1));

@@ -62,7 +62,8 @@ typedef struct FleetRead
 	int			nparam;			/* without the subject */
 	const char *params[FLEET_READ_MAX_PARAMS];
 	const char *near;			/* a place that distances are measured from, or NULL */
-	int			near_param;
+	int			near_param;		/* $n */
+	int			within_param;	/* how far from there, metres */
 	bool		by_distance;	/* that is their order */
 	AttrNumber	order_column;	/* 0 = not by a column */
 	bool		descending;

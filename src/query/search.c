@@ -184,15 +184,26 @@ add_filter(FleetRead *read, FunctionCallInfo fcinfo)
 	fleet_query_add(read, "r.requested_at >= $?::timestamptz", argument(fcinfo, 7));
 	if (near != NULL)
 	{
-		int			place = fleet_query_add_value(read, near);
-		int			distance = fleet_query_add_value(read, within_m);
-
-		appendStringInfo(&read->condition,
-						 " AND fleet.is_within(r.current_location, $%d, $%d::float8)",
-						 place, distance);
 		read->near = near;
-		read->near_param = place;
+		read->near_param = fleet_query_add_value(read, near);
+		read->within_param = fleet_query_add_value(read, within_m);
 	}
+}
+
+/*
+ * The last condition, that of the place, once the order is known.  By distance an
+ * index is to be read until the limit is reached.  But PostGIS tells the planner that a
+ * distance it knows leaves hardly any rides, fewer than the limit; what is selected
+ * it does not know.
+ */
+static void
+add_place(FleetRead *read)
+{
+	if (read->near != NULL)
+		appendStringInfo(&read->condition, read->by_distance ?
+						 " AND fleet.is_within(r.current_location, (SELECT $%d::text), (SELECT $%d::float8))" :
+						 " AND fleet.is_within(r.current_location, $%d, $%d::float8)",
+						 read->near_param, read->within_param);
 }
 
 /* ---------- rows out ---------- */
@@ -455,6 +466,7 @@ fleet_query_search_rides(PG_FUNCTION_ARGS)
 	begin_read(&read);
 	add_filter(&read, fcinfo);
 	fleet_query_set_order(&read, argument(fcinfo, 10));
+	add_place(&read);
 	set_limit(&read, fcinfo, 11);
 	run_read(&read, fcinfo);
 	return (Datum) 0;
@@ -472,6 +484,7 @@ fleet_query_ride_sums(PG_FUNCTION_ARGS)
 	read.only_number = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
 	(void) BlessTupleDesc(read.desc);
 	add_filter(&read, fcinfo);
+	add_place(&read);
 	run_read(&read, fcinfo);
 	return (Datum) 0;
 }

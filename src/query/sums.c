@@ -13,45 +13,46 @@
  *	   are not settled up to q, and those of whose departure from elsewhere it has an
  *	   unsettled decision record.  We wait for all.
  *	2. Now that all have their snapshots, each sums up its rides in S that match,
- *	   and names those of them that are touched: whose row, when this statement came by, some
- *	   transaction had begun to change, to delete or to lock.  We wait for all.
- *	3. Of all rides that anybody has named each region says, from S, what it has of them:
- *	   live rows, departures, graves; and how much of its sum they are.  That is
- *	   subtracted, and the rides are counted one by one as in exact.c.
+ *	   and names those of them that are touched: whose row, when this statement came
+ *	   by, some transaction had begun to change, to delete or to lock.  We wait for
+ *	   all.
+ *	3. Of all rides that anybody has named each region says, from S, what exact.c
+ *	   asks for: live rows, whether they match or not, and departures that are not
+ *	   settled up to q; and how much of its sum these rides are.  That is subtracted,
+ *	   and they are counted one by one as in exact.c.
  *
  * Why a ride that nobody named is counted once.  Not twice: say it is live in S of
- * region A at epoch e and in that of B at a later one, and matches in both.  It has left A
- * by a transaction that S of A does not show.  That transaction deleted the row
- * before it was prepared, so before it was decided, so before the arrival
- * that began its way to B committed, so before B took its S.  A looked at its row after that.  If
- * the row that S of A shows is not that very one, then it was changed before,
- * which touches it as well.  So A named it.  Not too seldom: by exact.c something
- * is said in some S of the ride's latest settled epoch or a later one.  That is not a
- * departure, which 1 would have named; so it is the live ride, which the sum of its
- * region has, if it matches; or a grave.  And where it is a grave, no older row elsewhere is
- * counted: the ride had left there before it was deleted, so that row is touched.
+ * region A at epoch e and in that of B at a later one, and matches in both.  It has
+ * left A by a transaction that S of A does not show.  That transaction deleted the
+ * row before it was prepared, so before it was decided, so before the arrival that
+ * it was for committed, so before B took its S.  A looked at its row after that.  If
+ * the row that S of A shows is not the very one that was deleted, it had been changed
+ * before, which touches it as well.  So A named it.  Not too seldom: by exact.c
+ * something is said in some S of the ride's latest settled epoch or a later one.
+ * That is not a departure, which 1 would have named; so it is the live ride, which is
+ * in the sum of its region if it matches; or a grave.
  *
- * Why one that somebody named is counted once: all that is said of it in any S is
- * known after 3, as in exact.c, also where it does not match.  And no sum has it any more,
- * since a snapshot shows the same rides twice.
+ * Why one that somebody named is counted once: after 3 all is known of it that is
+ * said in any S, as in exact.c.  And no sum has it any more, since S is the same in 2
+ * and in 3.
  *
  * So nothing depends on when a row of a sum was looked at, but for the naming
  * in 2; and there it is enough that it was after all snapshots.
  *
- * The decision records are for a source that has gone back in time and lost what it had
- * prepared (a failover without a synchronous standby): its row is live again, and
- * untouched, until the resolver of the coordinator has the departure made again.  Until
- * then the coordinator has the record; after that the row is touched.  What is not
- * covered is a source that goes back while the read runs, and has not run into
- * an error of the reader's connection: that would be between 1 and the decision.
+ * The decision records are for a source that has gone back in time and lost what it
+ * had prepared (a failover without a synchronous standby): its row is live again, and
+ * untouched, until the resolver of the coordinator has the departure made again.
+ * Until then the coordinator has the record; after that the row is touched.  Not
+ * covered is a source that went back after PREPARE and before the decision, where
+ * the coordinator took its S in between, too.
  *
  * A row stays touched after a transaction that was undone, or only locked it, until
  * VACUUM freezes it or somebody changes it.  That costs time and nothing else.
  *
- * A transaction that has handed rides off itself sees them through its branches, which
- * have a new snapshot for each statement; so then, and where too many rides are named,
- * rows are fetched after all.  They are fetched also where few rides match, because
- * it takes one round instead of three or four.
+ * A transaction that has handed rides off itself sees them through its branches,
+ * which have a new snapshot for each statement; so then, and where too many rides are
+ * named, rows are fetched after all.  They are fetched also where few rides match,
+ * because it takes one round instead of three or four.
  *
  * Copyright (c) 2026, the fleet authors
  *

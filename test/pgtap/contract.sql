@@ -144,6 +144,14 @@ SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::re
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected')$$, 'tables whose rows pg_dump keeps');
 
+SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
+	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+		JOIN fleet.published() AS p ON p.part = 'local_' || c.relname AND a.attname = ANY (p.columns)
+		WHERE c.oid IN ('fleet.rides'::regclass, 'fleet.vehicles'::regclass) GROUP BY 1 ORDER BY 1$$, 'what is published to replicas are columns');
+SELECT results_eq($$SELECT c.relname::text, count(*) FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+		WHERE c.oid IN ('fleet.rides'::regclass, 'fleet.vehicles'::regclass) AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1 ORDER BY 1$$,
+	$$SELECT substr(p.part, 7), array_length(p.columns, 1)::bigint FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$, 'and all of fleet''s own');
+
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',

@@ -2,7 +2,8 @@
 # Copyright (c) 2026, the fleet authors
 #
 # SEED (else 1) says who is killed when, KILL_SECONDS for how long that goes on (else
-# seven are killed).  With DOWN_SECONDS a region is down for so long after it.  After a crash the replica may be behind
+# seven are killed).  With DOWN_SECONDS a region is down for so long after it, and with
+# FULL=1 there are 5,000 rides a region and 500 writes a second.  After a crash the replica may be behind
 # what it showed just before, for its workers do not wait for the disk; the
 # client forgives that once for each connection that it lost.
 
@@ -20,13 +21,14 @@ note("seed $seed");
 
 my $c = FleetCluster->new(nodes => 4, replica => 1);
 my $g = $c->{replica};
-is(FleetReplica::run_client($c, 'load', 'rides=300')->{ok}, 1, 'rides are there');
+my @load = $ENV{FULL} ? ('rides=5000', 'hot=200', 'handoffs=100', 'writes=500') : ('rides=300', 'hot=40', 'handoffs=60', 'writes=150');
+is(FleetReplica::run_client($c, 'load', $load[0])->{ok}, 1, 'rides are there');
 $c->sql('a', add_replica($c));
 
 my @victims = ($g, 'worker', 'a', $g, 'worker', 'b', 'c');
 my $seconds = $ENV{KILL_SECONDS} || 4 * @victims;
 my $kills = 0;
-my $storm = start_storm($c, $seconds, 'rides=300', 'hot=40', 'handoffs=60', 'writes=150', "seed=$seed");
+my $storm = start_storm($c, $seconds, @load, "seed=$seed");
 my $end = time + $seconds - 4;
 while ($kills < @victims || $ENV{KILL_SECONDS})
 {
@@ -62,7 +64,7 @@ if ($ENV{DOWN_SECONDS})
 {
 	my $down = $ENV{DOWN_SECONDS};
 
-	$storm = start_storm($c, $down + 15, 'rides=300', 'hot=40', 'handoffs=60', 'writes=150', 'seed=' . ($seed + 1));
+	$storm = start_storm($c, $down + 15, @load, 'seed=' . ($seed + 1));
 	sleep 3;
 	$c->kill9('b');
 	my $rides = $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE region = 'b'");

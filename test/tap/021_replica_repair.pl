@@ -31,7 +31,7 @@ sub change
 
 sub visible { return $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE region = '$_[0]'") }
 
-# broken(name, region, break, repairs => how many more copies, after => code)
+# broken(name, region, break, says => pattern, repairs => how many more copies, fewer => rides that may go)
 sub broken
 {
 	my ($name, $region, $break, %opt) = @_;
@@ -47,6 +47,7 @@ sub broken
 	cmp_ok($low, '>=', $before - ($opt{fewer} // 1), "$name: its rides stayed visible");
 	my $repairs = $c->sql($g, "SELECT repairs FROM fleet.replica_status WHERE region = '$region'");
 	is($repairs - $since->{repairs}, $opt{repairs} // 1, "$name: copied again") if ($opt{repairs} // 1) >= 0;
+	like($c->sql($g, "SELECT last_error FROM fleet.replica_sources WHERE region = '$region'"), $opt{says}, "$name: it says why");
 	change($region);
 	is_equal($c, $name);
 }
@@ -61,7 +62,7 @@ broken('slot dropped', 'a', sub {
 		$c->ask('a', "SELECT pg_drop_replication_slot('$slot')")->{ok};
 	}, 'the slot is dropped');
 	change('a');
-});
+}, says => qr/slot is gone/);
 
 $c->set_system('a', 'max_slot_wal_keep_size', '1MB');
 $c->stop($g);
@@ -89,7 +90,7 @@ is_equal($c, 'disabled');
 broken('subscription dropped', 'b', sub {
 	$c->sql($g, "ALTER SUBSCRIPTION fleet_b DISABLE; ALTER SUBSCRIPTION fleet_b SET (slot_name = NONE); DROP SUBSCRIPTION fleet_b");
 	change('b');
-});
+}, says => qr/subscription is gone/);
 
 # ---- rows that cannot be written
 
@@ -122,20 +123,24 @@ $c->set_system('b', 'fleet.test_clock_offset', undef);
 
 # ---- somebody goes back in time
 
+$c->sql('c', "SELECT fleet.request_ride('again', 'c', 2.5, 0.5)");
+$c->sql('c', "DELETE FROM fleet.local_rides WHERE ride_id = 'again'");
 $c->save('c');
 $c->wait_until(sub { is_ready($c) }, 'c is back');
 change('c');
+$c->sql('c', "SELECT fleet.request_ride('again', 'c', 2.5, 0.5)");    # lost, and only its first grave is left
 is_equal($c, 'before c goes back');
 $c->sql('c', "DELETE FROM fleet.local_rides WHERE ride_id = 'dear'");
 is_equal($c, 'a ride is deleted');
-broken('region restored', 'c', sub { $c->go_back('c') }, fewer => 20);
+sleep 2.5;    # c hears how far the replica is, which the copy does not know
+broken('region restored', 'c', sub { $c->go_back('c') }, fewer => 21, says => qr/went back in time/);
 is($c->sql($g, "SELECT count(*) FROM fleet.rides WHERE ride_id = 'dear'"), 1, 'what it has lost the deletion of is back');
 
 $c->save('c');
 $c->wait_until(sub { is_ready($c) }, 'c is back');
 change('c');
 is_equal($c, 'before c is promoted');
-broken('region promoted', 'c', sub { $c->go_back('c', promote => 1) }, fewer => 20);
+broken('region promoted', 'c', sub { $c->go_back('c', promote => 1) }, fewer => 20, says => qr/was promoted or restored/);
 
 $c->save($g);
 $c->wait_until(sub { is_ready($c) }, 'the replica is back');

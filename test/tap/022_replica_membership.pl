@@ -64,12 +64,16 @@ $c->add_region('c');
 $c->add_rides('c', 'c-1', 'c-2');
 $c->wait_until(sub { is_ready($c) && $c->sql($g, 'SELECT count(*) FROM fleet.replica_sources') eq '3' }, 'a region joins by itself', 15);
 is_equal($c, 'region added');
+# Its last changes do not reach the replica before it has left.
+my $sender = $c->sql('c', "SELECT active_pid FROM pg_replication_slots WHERE slot_name LIKE 'fleet%'");
+kill 'STOP', $sender;
 $c->sql('c', "SELECT fleet.handoff('c-1', 'a'); DELETE FROM fleet.local_rides");
 delete $c->{rides}{'c-2'};
 $c->wait_until(sub { $c->sql('c', 'SELECT count(*) FROM fleet.departures WHERE settled_hlc IS NULL') eq '0' }, 'it is empty');
 $c->sql('b', "SELECT fleet.remove_region('c')");
 $c->leave_map('c');
-$c->wait_until(sub { $c->sql($g, 'SELECT count(*) FROM fleet.replica_sources') eq '2' }, 'the region has left again');
+$c->wait_until(sub { $c->sql($g, 'SELECT count(*) FROM fleet.replica_sources') eq '2' }, 'the region has left again', 40);
+kill 'CONT', $sender;
 is_equal($c, 'region removed');
 is($c->sql($g, "SELECT region, epoch FROM fleet.rides WHERE ride_id = 'c-1'"), 'a|2', 'what it handed off is where it went');
 

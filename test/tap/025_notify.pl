@@ -67,6 +67,13 @@ $heard = heard('b', sub {
 	ok($c->try_sql('a', "SELECT fleet.handoff('told', 'b')")->{ok}, 'from the source, the other one');
 }, 'fleet_ride_told');
 is(join(' ', map { "$_->{operation}:$_->{epoch}" } @{ $heard->{fleet_ride_told} }), 'update:2 delete:2 insert:4', 'what this node did itself');
+# What does not fit into a notification is told without the row.
+$c->sql('b', 'ALTER TABLE fleet.rides ADD COLUMN own text');
+$heard = heard('b', sub {
+	ok($c->try_sql('b', "UPDATE fleet.local_rides SET own = repeat('x', 9000) WHERE ride_id = 'told'")->{ok}, 'a long row is written');
+}, 'fleet_ride_told');
+is($heard->{fleet_ride_told}[0]{operation} . exists $heard->{fleet_ride_told}[0]{new}, 'update', 'and told without its columns');
+$c->sql('b', 'ALTER TABLE fleet.rides DROP COLUMN own');
 is($c->try_sql('c', 'SELECT fleet.set_notify(false)')->{ok}, 1, 'turned off where it was not on');
 $c->sql($_, 'SELECT fleet.set_notify(false)') for 'a', 'b', $g;
 is($c->sql($g, "SELECT count(*) FROM pg_trigger WHERE tgname = 'fleet_notify'"), 0, 'and where it was');

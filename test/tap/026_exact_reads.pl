@@ -545,6 +545,14 @@ is($c->sql('c', 'SELECT count(*) FROM fleet.get_ride($$never was$$)'), 0, 'no ri
 
 # ---- sums that nobody makes, or that have to be mended
 
+# The id of a deleted ride, again in a region that knows nothing of it: at an older
+# epoch than the grave's.  Touched, it is counted by itself.
+add_ride('gone', 'c');
+$c->sql('c', "BEGIN; SELECT FROM fleet.rides WHERE region = 'c' AND ride_id = 'gone' FOR UPDATE; ROLLBACK");
+all_complete('its id is used again');
+$c->sql('c', "DELETE FROM fleet.rides WHERE region = 'c' AND ride_id = 'gone'");
+delete $c->{rides}{gone};
+
 # A source that has gone back in time has the ride, and its target has it, too.
 add_ride('lost', 'a');
 $c->heal;

