@@ -15,7 +15,7 @@
 --   replica   replicas of all regions, fed by logical replication
 --   notify    changes told by NOTIFY, to who listens
 --   query     reads of rides over many regions
---   track     position reports
+--   track     position reports, limits
 --   decode    the change stream
 --   verify    the invariants, checked
 --
@@ -1846,6 +1846,9 @@ BEGIN
 			RETURN what || CASE WHEN changed THEN ': it was changed since' ELSE ': it is not here any more' END;
 		END IF;
 	END IF;
+	IF request->>'call' = 'report_fix' THEN
+		PERFORM set_config('fleet.fix_min_interval', '0', true);	-- it was let through then; until the end of this function
+	END IF;
 	IF fleet.perform(request->>'call', request->>'key', request->'arguments', (request->>'hlc')::bigint, 1000)::jsonb ? 'result' THEN
 		RETURN NULL;
 	END IF;
@@ -3484,7 +3487,7 @@ COMMENT ON FUNCTION fleet.last_read() IS
 	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp, and whether others made the sums';
 
 -- ---------------------------------------------------------------------------
--- track: position reports
+-- track: position reports, limits
 -- ---------------------------------------------------------------------------
 
 CREATE TYPE fleet.fix_result AS (outcome text, region text, epoch bigint);
@@ -3500,6 +3503,30 @@ CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at tim
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.report_fix(text, float8, float8, timestamptz, float8, float8, float8, float8, float8, fleet.vehicle_status) IS
 	'one position report of a vehicle of this region; newest wins; hands it off with its open ride when it has crossed a border';
+
+CREATE FUNCTION fleet.rate_limit(bucket text, key text, max integer, per interval) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_track_rate_limit'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.rate_limit(text, text, integer, interval) IS
+	'takes one of the key''s tokens in the bucket, of which there are max and which come back evenly within per; false where there is none. Not undone by ROLLBACK';
+REVOKE EXECUTE ON FUNCTION fleet.rate_limit(text, text, integer, interval) FROM PUBLIC;
+
+CREATE FUNCTION fleet.require_rate(bucket text, key text, max integer, per interval) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_track_require_rate'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.require_rate(text, text, integer, interval) IS
+	'fleet.rate_limit that raises an error, which says when to try again, instead of returning false';
+REVOKE EXECUTE ON FUNCTION fleet.require_rate(text, text, integer, interval) FROM PUBLIC;
+
+CREATE FUNCTION fleet.limit_counters(OUT limiter text, OUT entries bigint, OUT in_use bigint, OUT allowed bigint, OUT refused bigint,
+	OUT evicted bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'fleet_track_limit_counters'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 2;
+COMMENT ON FUNCTION fleet.limit_counters() IS 'internal: behind the view fleet.limits';
+REVOKE EXECUTE ON FUNCTION fleet.limit_counters() FROM PUBLIC;
+
+CREATE VIEW fleet.limits AS SELECT * FROM fleet.limit_counters();
+COMMENT ON VIEW fleet.limits IS 'the limiters of this server, of all databases: their entries, and what they have let through and refused since it started';
 
 -- ---------------------------------------------------------------------------
 -- decode: the change stream

@@ -37,6 +37,7 @@
 #define FLEET_ERRCODE_PEER_IN_DOUBT			FLEET_ERRCODE('0', '2', '5')
 #define FLEET_ERRCODE_NOT_ASKED				FLEET_ERRCODE('0', '2', '6')
 #define FLEET_ERRCODE_REDIRECT				FLEET_ERRCODE('0', '2', '7')
+#define FLEET_ERRCODE_RATE_LIMITED			FLEET_ERRCODE('0', '2', '9')
 
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:
  * RF013 invalid geofence, RF014 geofences overlap, RF015 region not empty, RF019 no region

@@ -3,7 +3,8 @@
  * track.c
  *	  Position reports: fleet.report_fix().
  *
- *	1. The fix is checked; what is no position is refused.
+ *	1. The fix is checked; what is no position is refused, and so is one that comes
+ *	   too soon after the last (pace.c).
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
  *	3. The crossing rule (crossing.h) says what it means for the region.
@@ -42,6 +43,7 @@
 #include "handoff/handoff.h"
 #include "region/locate.h"
 #include "track/crossing.h"
+#include "track/limit.h"
 #include "track/track.h"
 
 PG_FUNCTION_INFO_V1(fleet_track_report_fix);
@@ -119,6 +121,8 @@ fleet_track_init(void)
 							 "Raise it for aircraft and fast trains; 0 turns it off.",
 							 &max_speed, 60.0, 0.0, 10000.0,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	fleet_track_limit_init();
+	fleet_track_pace_init();
 }
 
 /* ---------- checking the fix ---------- */
@@ -368,6 +372,8 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 	lat = PG_GETARG_FLOAT8(ARG_LAT);
 	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
 
+	if (own != NULL)
+		fleet_track_pace_look(vehicle.id);
 	SPI_connect();
 	if (!lock_vehicle(map, &vehicle))
 	{
@@ -378,6 +384,7 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 		fcinfo->isnull = result == (Datum) 0;
 		return result;
 	}
+	fleet_track_pace_take(vehicle.id);
 	if (vehicle.has_fix && at <= vehicle.fix_at)
 	{
 		SPI_finish();

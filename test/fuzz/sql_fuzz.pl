@@ -72,6 +72,8 @@ my @floats = (undef, 'NaN', 'Infinity', '-Infinity', 0, '-0', 1e-308, -1e-308, 1
 	'180.0000000001', -181, 360, 1e15, 0.5, 'x');
 my @times = (undef, 'infinity', '-infinity', '4713-01-01 BC', '294276-12-31 23:59:59.999999', '1969-12-31', '1970-01-01 00:00:00Z', '6429-10-17 02:45:55.328Z',
 	'10000-01-01', 'now', 'yesterday', 'x');
+my @intervals = (undef, '0', '1 us', '1 ms', '-1 s', '366 days', '367 days', '12 months', '-12 months 370 days', '178000000 years', '-178000000 years',
+	'106751991 days', '106751992 days -2562047788 hours', '2147483647 days 2147483647 months', '-2147483648 days', '9223372036854775807 us', '-9223372036854775808 us', 'infinity', 'x');
 my @json = map { "\@RAW$_\@" } 'null', 'true', '0', '-1', '1.5', '1e400', '9223372036854775807', '9223372036854775808', '""', '"x"', '"\u0001"', '"ride"',
   '"vehicle"', '"NaN"', '"infinity"', '"a"', '"b"', '"2026-11-21T08:03:22.123Z/00005"', '[]', '{}', '[null]', '[[1]]', '{"a": 1}', '"' . 'x' x 3000 . '"';
 
@@ -168,6 +170,7 @@ my %damaged = (
 	numeric => sub { pick(@floats) },
 	boolean => sub { pick(undef, 'true', 'false', 'x') },
 	timestamptz => sub { pick(@times) },
+	interval => sub { pick(@intervals) },
 	jsonb => sub { damage_json($_[0]) },
 	json => sub { damage_json($_[0]) },
 	'text[]' => sub { array_of(\@texts, $_[0] =~ /(\w[\w:-]*)/ ? $1 : 'x') },
@@ -223,6 +226,9 @@ my @public = (
 	[ 'SELECT fleet.report_fix(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)', text => 'car-a-1', @place, timestamptz => 'now',
 		float8 => 30, float8 => 90, float8 => 5, float8 => 80, float8 => 12, 'fleet.vehicle_status' => 'ONLINE' ],
 	[ 'SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-1', float8 => 1.5, float8 => 0.5, timestamptz => 'now' ],
+	[ 'SELECT fleet.rate_limit(%s, %s, %s, %s)', text => 'bucket', text => 'key', int4 => 3, interval => '1 minute' ],
+	[ 'SELECT fleet.require_rate(%s, %s, %s, %s)', text => 'many', text => 'key', int4 => 1000000, interval => '1 ms' ],
+	[ 'SET fleet.fix_min_interval = 1; SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-3', @place, timestamptz => 'now' ],
 	[ 'SELECT fleet.handoff(%s, %s, %s)', text => 'a-1', text => 'b', int8 => undef ],
 	[ 'SELECT fleet.handoff(%s::text[], %s)', 'text[]' => '{a-1,a-2}', text => 'b' ],
 	[ 'SELECT fleet.handoff_vehicle(%s, %s)', text => 'car-a-1', text => 'b' ],

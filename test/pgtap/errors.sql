@@ -25,6 +25,12 @@ SELECT throws_ok($$SELECT fleet.set_geofence('east', (SELECT geofence FROM fleet
 SELECT throws_ok($$SELECT fleet.remove_region('west')$$, 'RF015', NULL, 'RF015: region not empty');
 SELECT throws_ok($$SELECT fleet.hlc_receive(fleet.hlc_make(now() + interval '1 day', 0))$$, 'RF017', NULL, 'RF017: clock skew');
 SELECT throws_ok($$SELECT fleet.report_fix('car', 0.5, 95)$$, 'RF018', NULL, 'RF018: invalid fix');
+SELECT lives_ok($$SELECT fleet.require_rate('b', 'k', 1, '1 hour')$$, 'a first call is let through');
+SELECT throws_ok($$SELECT fleet.require_rate('b', 'k', 1, '1 hour')$$, 'RF029', NULL, 'RF029: a second one is not');
+SET LOCAL fleet.fix_min_interval = '1 h';
+SELECT lives_ok($$SELECT fleet.report_fix('car', 0.5, 0.5)$$, 'a first fix is let through');
+SELECT throws_ok($$SELECT fleet.report_fix('car', 0.5, 0.5)$$, 'RF029', NULL, 'RF029: a second one is not');
+SET LOCAL fleet.fix_min_interval = 0;
 SELECT throws_ok($$SELECT fleet.request_ride('far', 'c', 50, 50)$$, 'RF019', NULL, 'RF019: no region there');
 SET LOCAL fleet.routing = 'redirect';
 SELECT throws_ok($$SELECT fleet.request_ride('far', 'c', 1.5, 0.5)$$, 'RF027', NULL, 'RF027: the place is elsewhere');
