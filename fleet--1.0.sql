@@ -3637,9 +3637,9 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	-- Connections, serialization and deadlocks, resources, an operator or a shutdown; a lock that was not to be had.
-	-- Of fleet's own: a handoff that met another one, or a node that does not answer, is in doubt or has another map or time.
+	-- Of fleet's own: a handoff that met another one, or a node that does not answer, is not asked, is in doubt or has another map or time; a limit.
 	SELECT left(state, 2) IN ('08', '40', '53', '57')
-		OR state IN ('55P03', 'RF002', 'RF007', 'RF016', 'RF017', 'RF022', 'RF025');
+		OR state IN ('55P03', 'RF002', 'RF007', 'RF016', 'RF017', 'RF022', 'RF025', 'RF026', 'RF029');
 END;
 COMMENT ON FUNCTION fleet.is_transient(text) IS 'internal: whether an error with that SQLSTATE is no fault of what was tried, so that it may succeed later';
 REVOKE EXECUTE ON FUNCTION fleet.is_transient(text) FROM PUBLIC;

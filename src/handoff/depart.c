@@ -26,7 +26,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -265,48 +264,14 @@ lock_rides_with_vehicles(FleetDeparture *d)
 }
 
 static void
-lock_leaving(FleetDeparture *d)
+lock_leaving(void *departure)
 {
+	FleetDeparture *d = departure;
+
 	if (d->leaving->vehicles)
 		lock_vehicles_with_rides(d);
 	else
 		lock_rides_with_vehicles(d);
-}
-
-/* The same, where waiting too long for a lock is said in our words. */
-static void
-lock_leaving_or_say(FleetDeparture *d)
-{
-	const FleetLeaving *leaving = d->leaving;
-	MemoryContext context = CurrentMemoryContext;
-	int			nest = NewGUCNestLevel();
-
-	(void) set_config_option("lock_timeout",
-							 psprintf("%d", leaving->lock_timeout),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	PG_TRY();
-	{
-		lock_leaving(d);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(FLEET_ERRCODE_LOCKED),
-				 errmsg("%s is locked by another transaction",
-						leaving->vehicles ? "the vehicle or its ride" : "the ride or its vehicle"),
-				 errdetail("It was waited for %d ms in region \"%s\".",
-						   leaving->lock_timeout, d->own->name),
-				 errhint("Try again, or raise fleet.lock_timeout.")));
-	}
-	PG_END_TRY();
-	AtEOXact_GUC(true, nest);
 }
 
 /* ---------- the rows that travel ---------- */
@@ -392,7 +357,9 @@ fleet_handoff_depart(const FleetRegionMap *map, const FleetLeaving *leaving)
 	fleet_base_become_owner(&caller);
 	fleet_base_table_open(&fleet_handoff_ride_table, true, &d->rides.open);
 	fleet_base_table_open(&fleet_handoff_vehicle_table, true, &d->vehicles.open);
-	lock_leaving_or_say(d);
+	fleet_handoff_with_lock_timeout(leaving->lock_timeout, d->own->name,
+									leaving->vehicles ? "the vehicle or its ride" : "the ride or its vehicle",
+									lock_leaving, d);
 	FLEET_FAULT("depart-locked");
 	if (d->missing.n == 0)
 		describe(d);

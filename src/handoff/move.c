@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -91,6 +92,42 @@ fleet_handoff_own_region(const FleetRegionMap *map)
 				 errmsg("node \"%s\" owns no region", map->node),
 				 errhint("Call the node of a region.")));
 	return map->own;
+}
+
+/*
+ * Do work that waits for locks, for so long each.  Waiting too long is said in our
+ * words; what is what is locked, in which region.
+ */
+void
+fleet_handoff_with_lock_timeout(int timeout_ms, const char *region, const char *what,
+								void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int			nest = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", psprintf("%d", timeout_ms),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(FLEET_ERRCODE_LOCKED),
+				 errmsg("%s is locked by another transaction", what),
+				 errdetail("It was waited for %d ms in region \"%s\".", timeout_ms, region),
+				 errhint("Try again, or raise fleet.lock_timeout.")));
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, nest);
 }
 
 /* ---------- ids ---------- */

@@ -61,6 +61,9 @@ extern void fleet_handoff_log(FleetOpenTable *log, const char *ride, const char 
 							  uint64 hlc, const char *dtxid, const char *status);
 extern void fleet_handoff_open_log(FleetOpenTable *log);
 extern Snapshot fleet_handoff_snapshot(void);
+extern void fleet_handoff_with_lock_timeout(int timeout_ms, const char *region,
+											const char *what, void (*work) (void *arg),
+											void *arg);
 extern void fleet_handoff_begin_move(void);
 extern void fleet_handoff_end_move(void);
 extern bool fleet_handoff_is_moving(void);

@@ -35,7 +35,6 @@
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/snapmgr.h"
 
@@ -304,48 +303,25 @@ as_json(const FleetPerformed *performed)
 	return PointerGetDatum(cstring_to_text_with_len(buf.data, buf.len));
 }
 
-/* Make it as the owner, who has been asked by another node to. */
-static void
-perform_as_owner(FleetCallSpec *spec, const char *key, Datum arguments, FleetPerformed *performed)
+/* A call that another node has asked for. */
+typedef struct Asked
 {
+	FleetCallSpec *spec;
+	const char *key;
+	Datum		arguments;
+	FleetPerformed performed;
+} Asked;
+
+/* The owner makes it. */
+static void
+perform_asked(void *arg)
+{
+	Asked	   *asked = arg;
 	FleetCaller caller;
 
 	fleet_base_become_owner(&caller);
-	fleet_handoff_perform(spec, key, arguments, true, performed);
+	fleet_handoff_perform(asked->spec, asked->key, asked->arguments, true, &asked->performed);
 	fleet_base_become_caller(&caller);
-}
-
-/* The same, where waiting too long for a lock is said in our words. */
-static void
-perform_or_say(const FleetRegionMap *map, FleetCallSpec *spec, const char *key, Datum arguments,
-			   int lock_timeout, FleetPerformed *performed)
-{
-	MemoryContext context = CurrentMemoryContext;
-	int			nest = NewGUCNestLevel();
-
-	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	PG_TRY();
-	{
-		perform_as_owner(spec, key, arguments, performed);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(FLEET_ERRCODE_LOCKED),
-				 errmsg("the %s is locked by another transaction", spec->vehicles ? "vehicle" : "ride"),
-				 errdetail("It was waited for %d ms in region \"%s\".", lock_timeout, map->own->name),
-				 errhint("Try again, or raise fleet.lock_timeout.")));
-	}
-	PG_END_TRY();
-	AtEOXact_GUC(true, nest);
 }
 
 /*
@@ -358,21 +334,22 @@ Datum
 fleet_handoff_perform_sql(PG_FUNCTION_ARGS)
 {
 	const FleetRegionMap *map = fleet_region_map_member();
-	FleetCallSpec *spec;
-	FleetPerformed performed;
-	char	   *key = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Asked		asked = {0};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(4))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("call, arguments, stamp and lock timeout must not be null")));
 	RequireTransactionBlock(true, "fleet.perform");
-	spec = fleet_handoff_call_spec(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	(void) fleet_handoff_own_region(map);
+	asked.spec = fleet_handoff_call_spec(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	asked.key = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	asked.arguments = PG_GETARG_DATUM(2);
 	(void) fleet_clock_receive((uint64) PG_GETARG_INT64(3));
-	if (key != NULL)
-		(void) fleet_handoff_await(map, spec->vehicles, key);
-	perform_or_say(map, spec, key, PG_GETARG_DATUM(2), PG_GETARG_INT32(4), &performed);
+	if (asked.key != NULL)
+		(void) fleet_handoff_await(map, asked.spec->vehicles, asked.key);
+	fleet_handoff_with_lock_timeout(PG_GETARG_INT32(4), fleet_handoff_own_region(map)->name,
+									asked.spec->vehicles ? "the vehicle" : "the ride",
+									perform_asked, &asked);
 	FLEET_FAULT("performed");
-	return as_json(&performed);
+	return as_json(&asked.performed);
 }
