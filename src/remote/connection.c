@@ -425,19 +425,20 @@ give_up_probe(int code, Datum conn)
 static FleetConn *
 probe(FleetConn *conn, const Address *address, char **error)
 {
+	FleetConn  *volatile peer = conn;
 	volatile bool passed = false;
 
-	fleet_remote_discard(conn);
-	PG_ENSURE_ERROR_CLEANUP(give_up_probe, PointerGetDatum(conn));
+	fleet_remote_discard(peer);
+	PG_ENSURE_ERROR_CLEANUP(give_up_probe, PointerGetDatum(peer));
 	{
-		passed = open_connection(conn, address, error) != NULL && is_answering(conn, error);
+		passed = open_connection(peer, address, error) != NULL && is_answering(peer, error);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(give_up_probe, PointerGetDatum(conn));
+	PG_END_ENSURE_ERROR_CLEANUP(give_up_probe, PointerGetDatum(peer));
 	if (passed)
-		fleet_remote_breaker_probe_passed(conn);
+		fleet_remote_breaker_probe_passed(peer);
 	else
-		fleet_remote_breaker_probe_given_up(conn);	/* if nobody has said how it ended */
-	return passed ? conn : NULL;
+		fleet_remote_breaker_probe_given_up(peer);	/* if nobody has said how it ended */
+	return passed ? peer : NULL;
 }
 
 /*
