@@ -223,11 +223,10 @@ open_connection(SimLink *link, SimReply *reply)
 {
 	const SimNode *node = &link->cluster->nodes[link->node];
 	const char *const keywords[] = {
-		"host", "port", "dbname", "user", "connect_timeout", "application_name", "options", NULL
+		"host", "port", "dbname", "user", "connect_timeout", "application_name", NULL
 	};
 	const char *const values[] = {
-		node->host, node->port, node->dbname, node->user, "5", "fleet_replay",
-		"-c fleet.routing=redirect", NULL
+		node->host, node->port, node->dbname, node->user, "5", "fleet_replay", NULL
 	};
 	int			i;
 
@@ -238,6 +237,9 @@ open_connection(SimLink *link, SimReply *reply)
 		return false;
 	}
 	PQsetNoticeReceiver(link->conn, ignore_notice, NULL);
+
+	/* Not by the option "options": that would replace those of PGOPTIONS. */
+	PQclear(PQexec(link->conn, "SET fleet.routing = 'redirect'"));
 
 	for (i = 0; i < SIM_NSTATEMENTS; i++)
 	{
