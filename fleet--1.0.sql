@@ -1185,10 +1185,8 @@ BEGIN
 	END IF;
 	-- A repeat of the present status keeps the time at which it was reached.
 	EXECUTE format('UPDATE fleet.rides SET status = $1, vehicle_id = COALESCE($2, vehicle_id),'
-		|| ' %1$I = CASE WHEN status = $1 THEN COALESCE(%1$I, $3) ELSE $3 END%3$s WHERE region = %2$L AND ride_id = $4',
-		time_column, own, CASE WHEN idempotency_key IS NOT NULL
-			THEN format(', idempotency_keys = fleet.with_result(idempotency_keys, %L, %L, ''true'')', idempotency_key, call) ELSE '' END)
-		USING status, vehicle_id, at, ride_id;
+		|| ' %1$I = CASE WHEN status = $1 THEN COALESCE(%1$I, $3) ELSE $3 END, idempotency_keys = fleet.with_result(idempotency_keys, $5, $6, ''true'')'
+		|| ' WHERE region = %2$L AND ride_id = $4', time_column, own) USING status, vehicle_id, at, ride_id, idempotency_key, call;
 	GET DIAGNOSTICS found_rows = ROW_COUNT;
 	IF found_rows = 0 THEN
 		PERFORM fleet.route('set_ride_status', ride_id, NULL, jsonb_build_object('ride_id', ride_id, 'status', status,
@@ -1238,11 +1236,9 @@ BEGIN
 	IF fleet.is_repeated(ride_id, idempotency_key, 'update_ride') THEN
 		RETURN;
 	END IF;
-	EXECUTE format('UPDATE fleet.rides AS r SET %s%s FROM jsonb_populate_record(NULL::fleet.rides, $1) AS c WHERE r.region = %L AND r.ride_id = $2',
-		(SELECT string_agg(format('%1$I = c.%1$I', k), ', ') FROM jsonb_object_keys(changes) AS k),
-		CASE WHEN idempotency_key IS NOT NULL
-			THEN format(', idempotency_keys = fleet.with_result(r.idempotency_keys, %L, ''update_ride'', ''true'')', idempotency_key) ELSE '' END, own)
-		USING changes, ride_id;
+	EXECUTE format('UPDATE fleet.rides AS r SET %s, idempotency_keys = fleet.with_result(r.idempotency_keys, $3, ''update_ride'', ''true'')'
+		|| ' FROM jsonb_populate_record(NULL::fleet.rides, $1) AS c WHERE r.region = %L AND r.ride_id = $2',
+		(SELECT string_agg(format('%1$I = c.%1$I', k), ', ') FROM jsonb_object_keys(changes) AS k), own) USING changes, ride_id, idempotency_key;
 	GET DIAGNOSTICS found_rows = ROW_COUNT;
 	IF found_rows = 0 THEN
 		PERFORM fleet.route('update_ride', ride_id, NULL, jsonb_build_object('ride_id', ride_id, 'changes', changes,

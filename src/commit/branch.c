@@ -106,6 +106,16 @@ follow_savepoints(FleetBranch *branch)
 	}
 }
 
+/* Raise an error where the branch cannot go on. */
+void
+fleet_commit_branch_require_open(const FleetBranch *branch)
+{
+	if (branch->state != BRANCH_OPEN || branch->conn->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the transaction on region \"%s\" has failed", branch->conn->region)));
+}
+
 /*
  * The branch of this transaction on the node of a region, begun if need be.
  * Raises an error where the node cannot be reached or the branch has failed.
@@ -120,10 +130,7 @@ fleet_commit_join(const char *region)
 	branch = find_branch(region);
 	if (branch != NULL)
 	{
-		if (branch->state != BRANCH_OPEN || branch->conn->broken)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("the transaction on region \"%s\" has failed", region)));
+		fleet_commit_branch_require_open(branch);
 		follow_savepoints(branch);
 		return branch;
 	}

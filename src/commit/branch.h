@@ -73,6 +73,7 @@ extern FleetDtx *fleet_commit_dtx;
 
 extern void fleet_commit_attend(void);
 extern void fleet_commit_record_calls(FleetBranch *branch);
+extern void fleet_commit_branch_require_open(const FleetBranch *branch);
 extern void fleet_commit_branch_gid(const FleetBranch *branch, char *buf);
 extern void fleet_commit_branch_send(FleetBranch *branch, const char *sql);
 extern void fleet_commit_branch_drain(FleetBranch *branch, int64 deadline,

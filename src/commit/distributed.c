@@ -162,15 +162,27 @@ send_prepares(void)
 
 		if (b != fleet_commit_dtx->branches)
 			FLEET_FAULT("next-prepare");
-		if (b->state != BRANCH_OPEN || b->conn->broken)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("the transaction on region \"%s\" has failed", b->conn->region)));
+		fleet_commit_branch_require_open(b);
 		fleet_commit_branch_gid(b, gid);
 		snprintf(sql, sizeof(sql), "PREPARE TRANSACTION '%s'", gid);
 		b->state = BRANCH_PREPARING;
 		fleet_commit_branch_send(b, sql);
 	}
+}
+
+/* In a failed transaction PREPARE, and COMMIT, answer ROLLBACK. */
+static void
+require_done(FleetBranch *branch, FleetReply *reply, const char *command)
+{
+	bool		done = strcmp(PQcmdStatus(reply->result), command) == 0;
+
+	fleet_remote_clear(reply);
+	if (done)
+		return;
+	branch->state = BRANCH_FAILED;
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+			 errmsg("region \"%s\" rolled the transaction back", branch->conn->region)));
 }
 
 static void
@@ -187,16 +199,7 @@ wait_for_prepares(void)
 		fleet_commit_branch_drain(b, deadline, b->told ?
 								  psprintf("%s; PREPARE TRANSACTION", b->told) :
 								  "PREPARE TRANSACTION", &reply);
-		if (strcmp(PQcmdStatus(reply.result), "PREPARE TRANSACTION") != 0)
-		{
-			/* In a failed transaction PREPARE answers ROLLBACK. */
-			b->state = BRANCH_FAILED;
-			fleet_remote_clear(&reply);
-			ereport(ERROR,
-					(errcode(ERRCODE_TRANSACTION_ROLLBACK),
-					 errmsg("region \"%s\" rolled the transaction back", b->conn->region)));
-		}
-		fleet_remote_clear(&reply);
+		require_done(b, &reply, "PREPARE TRANSACTION");
 		b->state = BRANCH_PREPARED;
 	}
 }
@@ -224,12 +227,8 @@ commit_only_branch(FleetBranch *branch)
 	int64		deadline = fleet_remote_deadline(fleet_commit_prepare_timeout +
 												 fleet_commit_lock_timeout);
 	FleetReply	reply = {FLEET_REPLY_BROKEN, NULL};
-	bool		committed;
 
-	if (branch->state != BRANCH_OPEN || branch->conn->broken)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the transaction on region \"%s\" has failed", branch->conn->region)));
+	fleet_commit_branch_require_open(branch);
 	FLEET_FAULT("before-only-commit");
 	branch->state = BRANCH_FAILED;	/* unless it says otherwise */
 	HOLD_INTERRUPTS();
@@ -249,12 +248,7 @@ commit_only_branch(FleetBranch *branch)
 				 errdetail_internal("%s", reason),
 				 errhint("Look, or make the call again: with an idempotency key it takes effect once.")));
 	}
-	committed = strcmp(PQcmdStatus(reply.result), "COMMIT") == 0;
-	fleet_remote_clear(&reply);
-	if (!committed)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
-				 errmsg("region \"%s\" rolled the transaction back", branch->conn->region)));
+	require_done(branch, &reply, "COMMIT");
 	FLEET_FAULT("after-only-commit");
 	fleet_commit_branch_release(branch);
 	fleet_commit_dtx->branches = NULL;

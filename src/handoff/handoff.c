@@ -103,17 +103,19 @@ noun(const Handoff *h)
 
 /* ---------- rights ---------- */
 
-static void
-check_table(const char *name, Oid *relid)
+/* Raise an error unless the caller has these rights, all of them, on a table of fleet's. */
+Oid
+fleet_handoff_check_table(const char *name, AclMode rights)
 {
-	AclResult	result;
+	Oid			relid = get_relname_relid(name, get_namespace_oid("fleet", false));
+	AclResult	result = ACLCHECK_OK;
 
-	*relid = get_relname_relid(name, get_namespace_oid("fleet", false));
-	result = pg_class_aclcheck(*relid, GetUserId(), ACL_SELECT);
-	if (result == ACLCHECK_OK)
-		result = pg_class_aclcheck(*relid, GetUserId(), ACL_UPDATE);
+	for (AclMode right = 1; right <= rights && result == ACLCHECK_OK; right <<= 1)
+		if (rights & right)
+			result = pg_class_aclcheck(relid, GetUserId(), right);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_TABLE, name);
+	return relid;
 }
 
 /* Where row-level security applies, only what its policies show may go. */
@@ -140,54 +142,14 @@ check_policies(const Handoff *h, ArrayType *ids)
 static void
 check_rights(const Handoff *h, ArrayType *ids)
 {
-	Oid			rides;
-	Oid			vehicles;
+	Oid			rides = fleet_handoff_check_table("rides", ACL_SELECT | ACL_UPDATE);
+	Oid			vehicles = fleet_handoff_check_table("vehicles", ACL_SELECT | ACL_UPDATE);
 
-	check_table("rides", &rides);
-	check_table("vehicles", &vehicles);
 	if (check_enable_rls(h->vehicles ? vehicles : rides, InvalidOid, true) == RLS_ENABLED)
 		check_policies(h, ids);
 }
 
 /* ---------- where it is ---------- */
-
-static void
-raise_not_found(const Handoff *h, const char *id)
-{
-	ereport(ERROR,
-			(errcode(h->vehicles ? FLEET_ERRCODE_VEHICLE_NOT_FOUND : FLEET_ERRCODE_RIDE_NOT_FOUND),
-			 errmsg("%s \"%s\" does not exist", noun(h), id),
-			 errdetail("No region has it.")));
-}
-
-static void
-raise_on_its_way(const Handoff *h, const char *id)
-{
-	ereport(ERROR,
-			(errcode(FLEET_ERRCODE_IN_DOUBT),
-			 errmsg("%s \"%s\" is being handed off by another transaction", noun(h), id),
-			 errdetail("It has left one region and is not yet seen in the next."),
-			 errhint("Try again. The view fleet.in_doubt shows what takes long.")));
-}
-
-/* The only region that it can be in, given that it is neither here nor at the target. */
-static char *
-only_region(const Handoff *h)
-{
-	char	   *only = NULL;
-
-	for (int i = 0; i < h->map->nregion; i++)
-	{
-		const FleetRegion *region = &h->map->regions[i];
-
-		if (region == h->map->own || region == h->target)
-			continue;
-		if (only != NULL)
-			return NULL;
-		only = region->name;
-	}
-	return only;
-}
 
 static bool
 is_at_target(const Handoff *h, const HandoffItem *item)
@@ -222,12 +184,12 @@ find_item(const Handoff *h, HandoffItem *item)
 		item->guessed = true;
 		item->region = fleet_handoff_hint(h->map, h->vehicles, item->id);
 		if (item->region == NULL || is_at_target(h, item))
-			item->region = only_region(h);
+			item->region = fleet_handoff_only_other(h->map, h->target);
 	}
 	if (!live && (item->region == NULL || is_at_target(h, item)))
 		item->region = fleet_handoff_search(h->map, h->vehicles, item->id, &live);
 	if (item->region == NULL)
-		raise_not_found(h, item->id);
+		fleet_handoff_raise_not_found(h->vehicles, item->id);
 	(void) fleet_region_require(h->map, item->region);
 	if (live && is_at_target(h, item))
 		ereport(ERROR,
@@ -431,7 +393,7 @@ run(Handoff *h, ArrayType *ids, const char *target)
 		CHECK_FOR_INTERRUPTS();
 		find_item(h, item);
 		if (++hops > MAX_HOPS + h->nitem)
-			raise_on_its_way(h, item->id);
+			fleet_handoff_raise_on_its_way(h->vehicles, item->id);
 		if (strcmp(item->region, h->target->name) != 0)
 			move_from(h, item->region);
 	}

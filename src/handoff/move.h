@@ -17,6 +17,7 @@
 
 #include "utils/array.h"
 
+#include "base/compat.h"
 #include "base/table.h"
 #include "region/map.h"
 
@@ -86,5 +87,8 @@ extern char *fleet_handoff_whereabouts(const FleetRegionMap *map, bool vehicles,
 									   const char *id);
 extern char *fleet_handoff_search(const FleetRegionMap *map, bool vehicles,
 								  const char *id, bool *live);
+extern char *fleet_handoff_only_other(const FleetRegionMap *map, const FleetRegion *except);
+FLEET_NORETURN extern void fleet_handoff_raise_not_found(bool vehicles, const char *id);
+FLEET_NORETURN extern void fleet_handoff_raise_on_its_way(bool vehicles, const char *id);
 
 #endif							/* FLEET_HANDOFF_MOVE_H */

@@ -147,22 +147,12 @@ raise_not_here(const Route *r)
 static void
 check_rights(const Route *r)
 {
-	const char *name = r->spec->vehicles ? "vehicles" : "rides";
-	Oid			relid = get_relname_relid(name, get_namespace_oid("fleet", false));
-	AclResult	result;
+	Oid			relid;
 
 	if (!may_execute_one_named(r->spec->name))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, r->spec->name);
-	if (r->spec->inserts)
-		result = pg_class_aclcheck(relid, GetUserId(), ACL_INSERT);
-	else
-	{
-		result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
-		if (result == ACLCHECK_OK)
-			result = pg_class_aclcheck(relid, GetUserId(), ACL_UPDATE);
-	}
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_TABLE, name);
+	relid = fleet_handoff_check_table(r->spec->vehicles ? "vehicles" : "rides",
+									  r->spec->inserts ? ACL_INSERT : ACL_SELECT | ACL_UPDATE);
 	if (check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED)
 		return;
 	if (r->key != NULL)
@@ -176,38 +166,12 @@ check_rights(const Route *r)
 
 /* ---------- where it is ---------- */
 
-/* The only region other than our own, or NULL. */
-static char *
-only_other(const FleetRegionMap *map)
-{
-	char	   *only = NULL;
-
-	for (int i = 0; i < map->nregion; i++)
-	{
-		if (&map->regions[i] == map->own)
-			continue;
-		if (only != NULL)
-			return NULL;
-		only = map->regions[i].name;
-	}
-	return only;
-}
-
 static char *
 departed_to(const FleetRegionMap *map, bool vehicles, const char *key)
 {
 	char	   *answer = fleet_handoff_whereabouts(map, vehicles, key);
 
 	return answer != NULL && fleet_region_find(map, answer) != NULL ? answer : NULL;
-}
-
-static void
-raise_not_found(const Route *r)
-{
-	ereport(ERROR,
-			(errcode(r->spec->vehicles ? FLEET_ERRCODE_VEHICLE_NOT_FOUND : FLEET_ERRCODE_RIDE_NOT_FOUND),
-			 errmsg("%s \"%s\" does not exist", noun(r), r->key),
-			 errdetail("No region has it.")));
 }
 
 /* A first guess costs less than to ask, and whom we ask by it tells where to go on. */
@@ -222,7 +186,7 @@ guess(Route *r)
 	if (r->region == NULL)
 		r->region = fleet_handoff_hint(r->map, r->spec->vehicles, r->key);
 	if (r->region == NULL)
-		r->region = only_other(r->map);
+		r->region = fleet_handoff_only_other(r->map, NULL);
 }
 
 static void
@@ -234,7 +198,7 @@ search(Route *r)
 	r->region = fleet_handoff_search(r->map, r->spec->vehicles, r->key, &r->sure);
 	fleet_base_become_caller(&caller);
 	if (r->region == NULL)
-		raise_not_found(r);
+		fleet_handoff_raise_not_found(r->spec->vehicles, r->key);
 	(void) fleet_region_require(r->map, r->region);
 }
 
@@ -382,11 +346,7 @@ follow(Route *r)
 		r->region = performed.gone;
 		r->sure = false;
 	}
-	ereport(ERROR,
-			(errcode(FLEET_ERRCODE_IN_DOUBT),
-			 errmsg("%s \"%s\" is being handed off by another transaction", noun(r), r->key),
-			 errdetail("It has left one region and is not yet seen in the next."),
-			 errhint("Try again. The view fleet.in_doubt shows what takes long.")));
+	fleet_handoff_raise_on_its_way(r->spec->vehicles, r->key);
 }
 
 /* The call is about a place, in r->region. */
@@ -404,19 +364,19 @@ pass_on(Route *r)
 				 errhint("Try again.")));
 	if (routing == ROUTING_REDIRECT)
 		raise_redirect(r->map, r->spec->vehicles, NULL, r->region);
-	ask(r, &performed);
-	if (!performed.done && performed.gone != NULL)
+
+	/* A repeated request, whose ride has moved on since: with what was answered then. */
+	for (int hops = 0; hops < MAX_HOPS && r->region != NULL; hops++)
 	{
-		/* What was asked for before, and has moved on since, with what was answered. */
-		r->region = performed.gone;
 		ask(r, &performed);
+		if (performed.done)
+			return performed.result;
+		r->region = performed.gone;
 	}
-	if (!performed.done)
-		ereport(ERROR,
-				(errcode(FLEET_ERRCODE_IN_DOUBT),
-				 errmsg("the %s is being handed off by another transaction", noun(r)),
-				 errhint("Try again.")));
-	return performed.result;
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_IN_DOUBT),
+			 errmsg("the %s is being handed off by another transaction", noun(r)),
+			 errhint("Try again.")));
 }
 
 /*

@@ -47,6 +47,10 @@ extern void fleet_handoff_hint_reserve(void);
 extern void fleet_handoff_hint_keep(bool vehicles, const char *id, const char *region);
 extern char *fleet_handoff_hint(const FleetRegionMap *map, bool vehicles, const char *id);
 
+/* ---- handoff.c ---- */
+
+extern Oid	fleet_handoff_check_table(const char *name, AclMode rights);
+
 /* ---- route.c ---- */
 
 extern void fleet_handoff_redirect(const FleetRegionMap *map, bool vehicles, const char *id);

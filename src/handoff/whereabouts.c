@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "base/errcodes.h"
 #include "handoff/move.h"
 #include "remote/remote.h"
 
@@ -195,6 +196,45 @@ fleet_handoff_search(const FleetRegionMap *map, bool vehicles, const char *id, b
 				 errdetail_internal("%s", s.error),
 				 errhint("No other region has it. Is that region's server up?")));
 	return region;
+}
+
+/* The only region that it can be in, given that it is neither here nor in that one; or NULL. */
+char *
+fleet_handoff_only_other(const FleetRegionMap *map, const FleetRegion *except)
+{
+	char	   *only = NULL;
+
+	for (int i = 0; i < map->nregion; i++)
+	{
+		if (&map->regions[i] == map->own || &map->regions[i] == except)
+			continue;
+		if (only != NULL)
+			return NULL;
+		only = map->regions[i].name;
+	}
+	return only;
+}
+
+/* ---------- errors ---------- */
+
+void
+fleet_handoff_raise_not_found(bool vehicles, const char *id)
+{
+	ereport(ERROR,
+			(errcode(vehicles ? FLEET_ERRCODE_VEHICLE_NOT_FOUND : FLEET_ERRCODE_RIDE_NOT_FOUND),
+			 errmsg("%s \"%s\" does not exist", vehicles ? "vehicle" : "ride", id),
+			 errdetail("No region has it.")));
+}
+
+void
+fleet_handoff_raise_on_its_way(bool vehicles, const char *id)
+{
+	ereport(ERROR,
+			(errcode(FLEET_ERRCODE_IN_DOUBT),
+			 errmsg("%s \"%s\" is being handed off by another transaction",
+					vehicles ? "vehicle" : "ride", id),
+			 errdetail("It has left one region and is not yet seen in the next."),
+			 errhint("Try again. The view fleet.in_doubt shows what takes long.")));
 }
 
 /* fleet.whereabouts(kind text, key text) -> text */

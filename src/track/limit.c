@@ -212,32 +212,42 @@ to_ms(int64 ns)
 	return ns / 1000000 + (ns % 1000000 != 0);
 }
 
-/* Take a token; where there is none, after how many milliseconds there may be. */
-bool
-fleet_track_limit_take(FleetLimiter limiter, const FleetLimitKey *key,
-					   const FleetBucketRule *rule, int64 *retry_ms)
+/*
+ * Is there a token; and if not, after how many milliseconds there may be.  One that
+ * is there is taken and counted, or only looked at.
+ */
+static bool
+try_token(FleetLimiter limiter, const FleetLimitKey *key, const FleetBucketRule *rule,
+		  bool take, int64 *retry_ms)
 {
 	uint64		hash = hash_of(key);
 	LimitSet   *set = set_of(limiter, hash);
 	int64		full_at;
 	int64		retry_ns;
 	int			place;
-	bool		taken;
+	bool		there;
 
 	lock_set(set);
 	place = find(set, hash);
 	full_at = place < 0 ? set->now : set->full_at[place];
-	if (place < 0)
-		place = find_room(set);
-	taken = fleet_track_bucket_take(rule, set->now, &full_at, &retry_ns);
-	put_first(set, place, hash, full_at);
-	if (taken)
-		set->allowed++;
-	else
+	there = fleet_track_bucket_take(rule, set->now, &full_at, &retry_ns);
+	if (take || !there)
+		put_first(set, place < 0 ? find_room(set) : place, hash, full_at);
+	if (!there)
 		set->refused++;
+	else if (take)
+		set->allowed++;
 	SpinLockRelease(&set->mutex);
 	*retry_ms = to_ms(retry_ns);
-	return taken;
+	return there;
+}
+
+/* Take a token; where there is none, after how many milliseconds there may be. */
+bool
+fleet_track_limit_take(FleetLimiter limiter, const FleetLimitKey *key,
+					   const FleetBucketRule *rule, int64 *retry_ms)
+{
+	return try_token(limiter, key, rule, true, retry_ms);
 }
 
 /* The same, but a token that is there stays there, and is not counted. */
@@ -245,28 +255,7 @@ bool
 fleet_track_limit_look(FleetLimiter limiter, const FleetLimitKey *key,
 					   const FleetBucketRule *rule, int64 *retry_ms)
 {
-	uint64		hash = hash_of(key);
-	LimitSet   *set = set_of(limiter, hash);
-	int64		full_at;
-	int64		retry_ns = 0;
-	int			place;
-	bool		there = true;
-
-	lock_set(set);
-	place = find(set, hash);
-	if (place >= 0)
-	{
-		full_at = set->full_at[place];
-		there = fleet_track_bucket_take(rule, set->now, &full_at, &retry_ns);
-	}
-	if (!there)
-	{
-		put_first(set, place, hash, full_at);
-		set->refused++;
-	}
-	SpinLockRelease(&set->mutex);
-	*retry_ms = to_ms(retry_ns);
-	return there;
+	return try_token(limiter, key, rule, false, retry_ms);
 }
 
 /* The counters of a limiter.  Each set is right, while others go on. */

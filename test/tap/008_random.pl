@@ -287,14 +287,6 @@ sub configure_for
 	kill 'HUP', grep { $_ } $c->postmaster($node);
 }
 
-sub end_sessions
-{
-	my ($node, $function, $which) = @_;
-	$c->try_sql($node, "SELECT count($function(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $which", timeout => 10);
-}
-
-# Each takes a node and a number below 1, so that what is drawn does not depend
-# on what has happened.
 my %trouble = (
 	'kill a server' => sub { my ($node, $x) = @_; $c->kill9($node); sleep 0.3 * $x; $c->start($node) },
 	'kill two servers' => sub {
@@ -309,10 +301,10 @@ my %trouble = (
 			. " AND (application_name LIKE 'client%' OR usename = 'fleet_node' OR backend_type = 'fleet resolver') ORDER BY backend_start");
 		kill 'KILL', $pids[ @pids * $x ] if @pids;
 	},
-	'end sessions of other nodes' => sub { end_sessions($_[0], 'pg_terminate_backend', "usename = 'fleet_node'") },
-	'end sessions of clients' => sub { end_sessions($_[0], 'pg_terminate_backend', "application_name LIKE 'client%'") },
-	'end workers' => sub { end_sessions($_[0], 'pg_terminate_backend', "backend_type LIKE 'fleet%'") },
-	'cancel everything' => sub { end_sessions($_[0], 'pg_cancel_backend', "application_name LIKE 'client%' OR usename = 'fleet_node'") },
+	'end sessions of other nodes' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_terminate_backend', "usename = 'fleet_node'") },
+	'end sessions of clients' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_terminate_backend', "application_name LIKE 'client%'") },
+	'end workers' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_terminate_backend', "backend_type LIKE 'fleet%'") },
+	'cancel everything' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_cancel_backend', "application_name LIKE 'client%' OR usename = 'fleet_node'") },
 	'freeze a server' => sub {
 		my ($node, $x) = @_;
 		return unless $c->postmaster($node);
@@ -334,25 +326,6 @@ my %trouble = (
 		$c->go($node, $point);
 	},
 );
-my %done;
-
-sub make_trouble
-{
-	my ($diary, $end) = @_;
-
-	for (my $n = 1; time < $end; $n++)
-	{
-		FleetChaos::decide($seed, 'trouble', $n);
-		my ($what, $node, $x, $pause) = (pick(sort keys %trouble), pick(@nodes), rand, rand);
-
-		$diary->note("#$n $what at $node ($x)");
-		# What asks a server that is just starting fails: no harm.
-		my $is_done = eval { $trouble{$what}->($node, $x); 1 };
-		$done{$what}++ if $is_done;
-		$diary->note("#$n " . ($is_done ? 'done' : "failed: $@"));
-		nap(0.1 + 0.5 * $pause);
-	}
-}
 
 # ---- the run
 
@@ -384,7 +357,7 @@ launch('reader', \&run_reader);
 launch('auditor', \&run_auditor);
 
 my $diary = FleetChaos::Diary->new($folder, 'trouble', $start);
-make_trouble($diary, $end);
+my %done = FleetChaos::make_trouble($c, $seed, $diary, $end, \%trouble, sub { nap(0.1 + 0.5 * $_[0]) });
 for my $who (sort keys %pids)
 {
 	my $ended = eval { $c->wait_until(sub { nap(0.05); waitpid($pids{$who}, POSIX::WNOHANG()) }, "$who ends", 2 * $patience) };

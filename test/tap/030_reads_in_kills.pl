@@ -120,13 +120,6 @@ sub run_mover
 
 # ---- the trouble
 
-sub end_sessions
-{
-	my ($node, $function, $which) = @_;
-	$c->try_sql($node, "SELECT count($function(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $which", timeout => 10);
-}
-
-# Each takes a node and a number below 1.
 my %trouble = (
 	'kill a server' => sub { my ($node, $x) = @_; $c->kill9($node); sleep 0.4 * $x; $c->start($node) },
 	'restart a server' => sub {
@@ -140,28 +133,10 @@ my %trouble = (
 		my @pids = map { $_->[0] } $c->rows($node, "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'fleet_node' ORDER BY backend_start");
 		kill 'KILL', $pids[ @pids * $x ] if @pids;
 	},
-	'end sessions of other nodes' => sub { end_sessions($_[0], 'pg_terminate_backend', "usename = 'fleet_node'") },
-	'cancel everything' => sub { end_sessions($_[0], 'pg_cancel_backend', "usename = 'fleet_node' OR application_name = 'reader'") },
+	'end sessions of other nodes' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_terminate_backend', "usename = 'fleet_node'") },
+	'cancel everything' => sub { FleetChaos::end_sessions($c, $_[0], 'pg_cancel_backend', "usename = 'fleet_node' OR application_name = 'reader'") },
 	'freeze a server' => sub { my ($node, $x) = @_; $c->freeze($node); sleep 0.2 + 0.8 * $x; $c->thaw($node) },
 );
-my %done;
-
-sub make_trouble
-{
-	my ($diary, $end) = @_;
-
-	for (my $n = 1; time < $end; $n++)
-	{
-		FleetChaos::decide($seed, 'trouble', $n);
-		my ($what, $node, $x, $pause) = (pick(sort keys %trouble), pick(@nodes), rand, rand);
-
-		# What asks a server that is just starting fails: no harm.
-		$diary->note("#$n $what at $node ($x)");
-		$done{$what}++ if eval { $trouble{$what}->($node, $x); 1 };
-		$diary->note("#$n done");
-		sleep 0.2 + 0.8 * $pause;
-	}
-}
 
 # ---- the run
 
@@ -189,7 +164,7 @@ sub launch
 launch("reader-$_", \&run_reader, $_) for @nodes;
 launch("mover-$_", \&run_mover, "mover-$_") for 1, 2;
 my $trouble_diary = FleetChaos::Diary->new($folder, 'trouble', $start);
-make_trouble($trouble_diary, $start + $seconds);
+my %done = FleetChaos::make_trouble($c, $seed, $trouble_diary, $start + $seconds, \%trouble, sub { sleep 0.2 + 0.8 * $_[0] });
 for my $who (sort keys %pids)
 {
 	ok(eval { $c->wait_until(sub { waitpid($pids{$who}, POSIX::WNOHANG()) }, "$who ends", 2 * $patience) }, "$who ends");

@@ -37,6 +37,37 @@ sub decide
 
 sub pick { return $_[ int(rand(@_)) ] }
 
+# ---- trouble
+
+sub end_sessions
+{
+	my ($cluster, $node, $function, $which) = @_;
+	$cluster->try_sql($node, "SELECT count($function(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND $which", timeout => 10);
+}
+
+# Until its end, one trouble after the other: each takes a node and a number below
+# 1, so that what is drawn does not depend on what has happened.  Then a pause, by
+# a number below 1.  Returns how often each was made.
+sub make_trouble
+{
+	my ($cluster, $seed, $diary, $end, $trouble, $pause) = @_;
+	my %done;
+
+	for (my $n = 1; time < $end; $n++)
+	{
+		decide($seed, 'trouble', $n);
+		my ($what, $node, $x, $long) = (pick(sort keys %$trouble), pick($cluster->names), rand, rand);
+
+		$diary->note("#$n $what at $node ($x)");
+		# What asks a server that is just starting fails: no harm.
+		my $is_done = eval { $trouble->{$what}->($node, $x); 1 };
+		$done{$what}++ if $is_done;
+		$diary->note("#$n " . ($is_done ? 'done' : "failed: $@"));
+		$pause->($long);
+	}
+	return %done;
+}
+
 # ---- the diary of one actor
 
 package FleetChaos::Diary;
