@@ -926,6 +926,14 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.lat(geography) IS 'latitude of a place in degrees';
 
+CREATE FUNCTION fleet.is_place(place text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT COALESCE(ST_X(place::geometry) BETWEEN -180 AND 180 AND ST_Y(place::geometry) BETWEEN -90 AND 90, false);
+END;
+COMMENT ON FUNCTION fleet.is_place(text) IS
+	'internal: whether a point, given as text, is within 180 and 90 degrees; as a geography it would be moved there, with a notice';
+
 CREATE FUNCTION fleet.distance_m(a text, b text) RETURNS float8
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
@@ -1232,6 +1240,12 @@ BEGIN
 		RAISE EXCEPTION 'column "%" of a ride cannot be changed so', bad USING ERRCODE = 'invalid_parameter_value',
 			DETAIL = format('Columns that can: %s.', array_to_string(allowed, ', ')),
 			HINT = 'The status changes by fleet.set_ride_status, the region by fleet.handoff.';
+	END IF;
+	SELECT c.key INTO bad FROM jsonb_each_text(changes) AS c
+		WHERE c.key IN ('start_location', 'current_location', 'end_location') AND NOT fleet.is_place(c.value) LIMIT 1;
+	IF bad IS NOT NULL THEN
+		RAISE EXCEPTION 'the % is no place', bad USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'Its longitude is not from -180 to 180 degrees, or its latitude not from -90 to 90.';
 	END IF;
 	IF fleet.is_repeated(ride_id, idempotency_key, 'update_ride') THEN
 		RETURN;

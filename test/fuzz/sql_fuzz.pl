@@ -212,6 +212,7 @@ my @public = (
 	[ 'SELECT fleet.region_of(%s, %s)', @place ],
 	[ 'SELECT fleet.require_region(%s, %s)', @place ],
 	[ 'SELECT fleet.make_point(%s, %s), fleet.lon(fleet.make_point(%1$s, %2$s)), fleet.lat(fleet.make_point(%1$s, %2$s))', @place ],
+	[ 'SELECT fleet.is_place(%s)', text => 'POINT(0 0)' ],
 	[ 'SELECT fleet.distance_m(%s, %s)', text => 'POINT(0 0)', text => 'POINT(1 1)' ],
 	[ 'SELECT fleet.register_vehicle(%s, %s, %s, %s)', text => 'car-new', @place, 'fleet.vehicle_status' => 'ONLINE' ],
 	[ 'SELECT fleet.request_ride(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)', text => 'ride-new', text => 'c', @place, text => 'car-a-2',

@@ -42,7 +42,8 @@ SELECT throws_ok($$SELECT fleet.request_ride('key', 'c', 0.5, 0.5, idempotency_k
 SELECT throws_ok($$SELECT fleet.cancel_ride('key', idempotency_key => '')$$, '22023', NULL, '22023: no key');
 SELECT throws_ok(format('SELECT fleet.update_ride(%s)', args), state, NULL, format('%s: update_ride(%s)', state, args))
 	FROM (VALUES ('22004', 'NULL, ''{"fare": 1}'''), ('22004', '''key'', NULL'), ('22023', '''key'', ''{}'''), ('22023', '''key'', ''[]'''), ('22023', '''key'', ''{"region": "east"}'''),
-		('22023', '''key'', ''{"no_such": 1}'''), ('22P02', '''key'', ''{"fare": "x"}'''), ('23514', '''key'', ''{"fare": -1}'''), ('23502', '''key'', ''{"customer_id": null}'''),
+		('22023', '''key'', ''{"no_such": 1}'''),
+		('22023', '''key'', ''{"end_location": "POINT(999 0)"}'''), ('22023', '''key'', ''{"start_location": "POINT EMPTY"}'''), ('22P02', '''key'', ''{"fare": "x"}'''), ('23514', '''key'', ''{"fare": -1}'''), ('23502', '''key'', ''{"customer_id": null}'''),
 		('RF001', '''nobody'', ''{"fare": 1}''')) AS v(state, args);
 SELECT throws_ok($$SELECT fleet.route('no_such', 'key', NULL, '{}')$$, '42883', NULL, '42883: no such call');
 SELECT throws_ok($$SELECT fleet.route('update_ride', NULL, NULL, '{}')$$, '22004', NULL, '22004: a call about nothing');
