@@ -366,7 +366,7 @@ pass_on(Route *r)
 		raise_redirect(r->map, r->spec->vehicles, NULL, r->region);
 
 	/* A repeated request, whose ride has moved on since: with what was answered then. */
-	for (int hops = 0; hops < MAX_HOPS && r->region != NULL; hops++)
+	for (int hops = 0; hops < MAX_HOPS && r->region != NULL && !is_own(r); hops++)
 	{
 		ask(r, &performed);
 		if (performed.done)
