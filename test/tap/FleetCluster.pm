@@ -234,7 +234,8 @@ sub start
 	my ($self, $name) = @_;
 	my $node = $self->{nodes}{$name};
 
-	$self->clear_dead($name);
+	# Of a postmaster that has just crashed there may still be children.
+	$self->kill9($name) if !$self->postmaster($name);
 	my $ok = system("pg_ctl -D '$node->{data}' -l '$node->{log}' -w -t 60 start >/dev/null 2>&1 </dev/null") == 0;
 	if (!$ok)
 	{
