@@ -11,10 +11,11 @@
 --   wire      row images
 --   handoff   rides and vehicles, their life cycle, departures, the handoff
 --   commit    decisions, the resolver, what is in doubt
+--   live      the latest positions in shared memory
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
 --   notify    changes told by NOTIFY, to who listens
---   query     reads of rides over many regions
+--   query     reads of rides and vehicles over many regions
 --   track     position reports, limits
 --   decode    the change stream
 --   verify    the invariants, checked
@@ -1540,6 +1541,17 @@ COMMENT ON FUNCTION fleet.resolve(text, text) IS
 REVOKE EXECUTE ON FUNCTION fleet.resolve(text, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
+-- live: the latest positions in shared memory
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION fleet.live_note() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_live_note'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.live_note() IS 'trigger of this region''s vehicles: what changes goes into the live index at commit';
+-- The index has one table of each database: nobody else may put it on another.
+REVOKE EXECUTE ON FUNCTION fleet.live_note() FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
 -- region: changing the map
 -- ---------------------------------------------------------------------------
 
@@ -1613,6 +1625,9 @@ BEGIN
 		ELSE
 			EXECUTE format('CREATE INDEX ON fleet.%I (status)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (location)', part);
+			EXECUTE format('CREATE TRIGGER fleet_live AFTER INSERT OR UPDATE OR DELETE ON fleet.%I'
+				|| ' FOR EACH ROW EXECUTE FUNCTION fleet.live_note()', part);
+			EXECUTE format('ALTER TABLE fleet.%I ENABLE ALWAYS TRIGGER fleet_live', part);
 		END IF;
 	END LOOP;
 END
@@ -3487,6 +3502,142 @@ BEGIN ATOMIC
 	SELECT r.region FROM fleet.get_ride(locate.ride_id, 'global-live') AS r;
 END;
 COMMENT ON FUNCTION fleet.locate(text) IS 'the region that a ride is in; null where there is no such ride';
+
+CREATE TYPE fleet.nearby_vehicle AS (vehicle_id text, region text, status fleet.vehicle_status, lon float8, lat float8,
+	distance_m float8, heading float8, fix_at timestamptz);
+COMMENT ON TYPE fleet.nearby_vehicle IS
+	'a vehicle that a search has found; its status is OFFLINE where it has been silent for fleet.vehicle_ttl';
+
+CREATE FUNCTION fleet.nearest_vehicles(lon float8, lat float8, k integer DEFAULT 10, radius_m float8 DEFAULT 5000,
+	status fleet.vehicle_status DEFAULT NULL, scope text DEFAULT 'global-live', on_unavailable text DEFAULT 'fail')
+	RETURNS SETOF fleet.nearby_vehicle
+	AS 'MODULE_PATHNAME', 'fleet_query_nearest_vehicles'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10;
+COMMENT ON FUNCTION fleet.nearest_vehicles(float8, float8, integer, float8, fleet.vehicle_status, text, text) IS
+	'the k vehicles of a status, or of all that are not offline, that are nearest to a place; also those of the neighbours near a border';
+
+CREATE FUNCTION fleet.nearest_here(lon float8, lat float8, k integer, radius_m float8, status fleet.vehicle_status, ttl integer)
+	RETURNS TABLE (vehicle fleet.nearby_vehicle, epoch bigint)
+	AS 'MODULE_PATHNAME', 'fleet_query_nearest_here'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10;
+COMMENT ON FUNCTION fleet.nearest_here(float8, float8, integer, float8, fleet.vehicle_status, integer) IS
+	'internal: fleet.nearest_vehicles of this node alone, as another node asks for it';
+REVOKE EXECUTE ON FUNCTION fleet.nearest_here(float8, float8, integer, float8, fleet.vehicle_status, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.nearest_here(float8, float8, integer, float8, fleet.vehicle_status, integer) TO fleet_node;
+
+CREATE FUNCTION fleet.to_place(place text) RETURNS geography
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT place::geography;
+END;
+COMMENT ON FUNCTION fleet.to_place(text) IS 'internal: a place or an area of its text';
+
+CREATE FUNCTION fleet.covers(area geography, place geography) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_Covers(area, place);
+END;
+COMMENT ON FUNCTION fleet.covers(geography, geography) IS 'internal: whether a place lies in an area, border included';
+
+CREATE FUNCTION fleet.as_nearby(v fleet.vehicles, ttl integer) RETURNS fleet.nearby_vehicle
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ROW(v.vehicle_id, v.region,
+		CASE WHEN ttl > 0 AND v.fix_at < clock_timestamp() - make_interval(secs => ttl) THEN 'OFFLINE' ELSE v.status END,
+		fleet.lon(v.location), fleet.lat(v.location), NULL, v.heading, v.fix_at)::fleet.nearby_vehicle;
+END;
+COMMENT ON FUNCTION fleet.as_nearby(fleet.vehicles, integer) IS 'internal: a vehicle as searches return it, with no distance';
+
+CREATE FUNCTION fleet.within_here(area geography, status fleet.vehicle_status, ttl integer)
+	RETURNS TABLE (vehicle fleet.nearby_vehicle, epoch bigint)
+LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+BEGIN
+	-- A replica has the vehicles of all regions.
+	RETURN QUERY EXECUTE 'SELECT a.n, v.epoch FROM fleet.vehicles AS v, LATERAL (SELECT fleet.as_nearby(v, $3) AS n OFFSET 0) AS a WHERE fleet.covers($1, v.location)'
+		|| CASE WHEN own IS NULL THEN '' ELSE format(' AND v.region = %L', own) END
+		|| ' AND CASE WHEN $2 IS NULL THEN (a.n).status <> ''OFFLINE'' ELSE (a.n).status = $2 END' USING area, status, ttl;
+END
+$$;
+COMMENT ON FUNCTION fleet.within_here(geography, fleet.vehicle_status, integer) IS
+	'internal: fleet.vehicles_within of this node alone, with the caller''s rights';
+
+CREATE FUNCTION fleet.within_peer(area text, status fleet.vehicle_status, ttl integer)
+	RETURNS TABLE (vehicle fleet.nearby_vehicle, epoch bigint)
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT n.vehicle, n.epoch FROM fleet.within_here(fleet.to_place(area), status, ttl) AS n;
+END;
+COMMENT ON FUNCTION fleet.within_peer(text, fleet.vehicle_status, integer) IS 'internal: the same, as another node asks for it';
+REVOKE EXECUTE ON FUNCTION fleet.within_peer(text, fleet.vehicle_status, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.within_peer(text, fleet.vehicle_status, integer) TO fleet_node;
+
+CREATE FUNCTION fleet.search_within(area text, status text, scope text, on_unavailable text) RETURNS SETOF fleet.nearby_vehicle
+	AS 'MODULE_PATHNAME', 'fleet_query_vehicles_within'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.search_within(text, text, text, text) IS 'internal: behind fleet.vehicles_within';
+
+CREATE FUNCTION fleet.vehicles_within(area geography, status fleet.vehicle_status DEFAULT NULL, scope text DEFAULT 'global-live',
+	on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.nearby_vehicle
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT n.* FROM fleet.search_within(area::text, COALESCE(status::text, ''), scope, on_unavailable) AS n;
+END;
+COMMENT ON FUNCTION fleet.vehicles_within(geography, fleet.vehicle_status, text, text) IS
+	'the vehicles of a status, or all that are not offline, in an area, border included; by their ids';
+
+CREATE FUNCTION fleet.haversine(lon1 float8, lat1 float8, lon2 float8, lat2 float8) RETURNS float8
+	AS 'MODULE_PATHNAME', 'fleet_query_haversine'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.haversine(float8, float8, float8, float8) IS 'metres between two places, on the sphere of the earth''s mean radius';
+
+CREATE FUNCTION fleet.vehicle_place(vehicle_id text) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	place text;
+	is_there boolean;
+BEGIN
+	-- Here, else wherever it is; one that is just being handed off is looked for again.
+	FOR try IN 1 .. 3 LOOP
+		SELECT v.location, true INTO place, is_there FROM fleet.vehicles AS v
+			WHERE v.region = fleet.own_region() AND v.vehicle_id = vehicle_place.vehicle_id;
+		IF is_there IS NULL THEN
+			SELECT v.location, true INTO place, is_there FROM fleet.vehicles AS v
+				WHERE v.vehicle_id = vehicle_place.vehicle_id ORDER BY v.epoch DESC LIMIT 1;
+		END IF;
+		EXIT WHEN is_there;
+		PERFORM pg_sleep(0.02);
+	END LOOP;
+	IF is_there IS NULL THEN
+		RAISE EXCEPTION 'vehicle "%" does not exist', vehicle_id USING ERRCODE = 'RF010', DETAIL = 'It is in no region.';
+	ELSIF place IS NULL THEN
+		RAISE EXCEPTION 'vehicle "%" has no position', vehicle_id USING ERRCODE = 'RF030', HINT = 'It has one after its first fix.';
+	END IF;
+	RETURN place;
+END
+$$;
+COMMENT ON FUNCTION fleet.vehicle_place(text) IS 'internal: the last position of a vehicle of any region, or an error';
+
+CREATE FUNCTION fleet.distance(vehicle text, other text) RETURNS float8
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	a CONSTANT text := fleet.vehicle_place(vehicle);
+	b CONSTANT text := fleet.vehicle_place(other);
+BEGIN
+	RETURN fleet.haversine(fleet.lon(fleet.to_place(a)), fleet.lat(fleet.to_place(a)),
+		fleet.lon(fleet.to_place(b)), fleet.lat(fleet.to_place(b)));
+END
+$$;
+COMMENT ON FUNCTION fleet.distance(text, text) IS 'metres between the last positions of two vehicles, of any regions';
 
 CREATE FUNCTION fleet.last_read(OUT scope text, OUT asked text[], OUT failed text[], OUT reasked integer, OUT latency_ms float8, OUT q fleet.hlc,
 	OUT summed boolean)

@@ -21,6 +21,7 @@
 #include "clock/clock.h"
 #include "commit/commit.h"
 #include "handoff/handoff.h"
+#include "live/live.h"
 #include "query/query.h"
 #include "region/locate.h"
 #include "remote/remote.h"
@@ -42,6 +43,7 @@ _PG_init(void)
 #endif
 	fleet_clock_init();
 	fleet_region_init();
+	fleet_live_init();
 	fleet_remote_init();
 	fleet_commit_init();
 	fleet_handoff_init();

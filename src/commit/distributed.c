@@ -71,8 +71,13 @@ static void committed(void);
 static void aborted(void);
 
 static const FleetXactHandlers handlers = {
-	pre_commit, pre_prepare, committed, aborted,
-	fleet_commit_sub_committed, fleet_commit_sub_aborted
+	.waits = true,
+	.pre_commit = pre_commit,
+	.pre_prepare = pre_prepare,
+	.committed = committed,
+	.aborted = aborted,
+	.sub_committed = fleet_commit_sub_committed,
+	.sub_aborted = fleet_commit_sub_aborted
 };
 
 /* ---------- taking part ---------- */

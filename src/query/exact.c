@@ -225,8 +225,8 @@ replicas(void)
 }
 
 /* What the first replica that can be reached answers. */
-static FleetAnswer *
-ask_replica(FleetMerge *x)
+FleetAnswer *
+fleet_query_ask_replica(FleetRead *read, FleetLastRead *log, const char *sql)
 {
 	List	   *names = replicas();
 	FleetAsking asking;
@@ -237,7 +237,7 @@ ask_replica(FleetMerge *x)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is no replica of all regions"),
 				 errhint("CALL fleet.add_replica makes one; scope 'global-live' needs none.")));
-	fleet_query_begin_asking(&asking, x->read, x->log, fleet_query_first_sql(x->read, false));
+	fleet_query_begin_asking(&asking, read, log, sql);
 	asking.noun = "replica";
 	foreach(cell, names)
 	{
@@ -246,7 +246,7 @@ ask_replica(FleetMerge *x)
 		/* Only the last one's failure is the caller's. */
 		asking.nasked = 0;
 		asking.quiet = lnext(names, cell) != NULL;
-		x->log->asked = lappend(x->log->asked, pstrdup(lfirst(cell)));
+		log->asked = lappend(log->asked, pstrdup(lfirst(cell)));
 		if (fleet_query_ask(&asking, lfirst(cell), NULL))
 			answers = fleet_query_answers(&asking);
 		if (answers != NIL)
@@ -271,7 +271,7 @@ fleet_query_fast(FleetRead *read, FleetLastRead *log)
 		answer = fleet_query_ask_own(read, log, fleet_query_first_sql(read, false), NULL);
 	}
 	else
-		answer = ask_replica(&x);
+		answer = fleet_query_ask_replica(read, log, fleet_query_first_sql(read, false));
 	if (answer == NULL)
 		return NIL;
 	(void) fleet_query_note_answer(&x, answer, 0);

@@ -130,6 +130,10 @@ typedef struct FleetMerge
 	List	   *sums;			/* parts, records */
 } FleetMerge;
 
+/* ---- search.c ---- */
+extern FleetScope fleet_query_read_scope(const char *text);
+extern bool fleet_query_read_partial(const char *text);
+
 /* ---- filter.c ---- */
 extern int	fleet_query_add_value(FleetRead *read, const char *value);
 extern void fleet_query_add(FleetRead *read, const char *condition, const char *value);
@@ -177,5 +181,6 @@ extern List *fleet_query_sums(FleetRead *read, FleetLastRead *log);
 extern List *fleet_query_exact(FleetRead *read, FleetLastRead *log);
 extern bool fleet_query_exact_few(FleetRead *read, FleetLastRead *log, int most, List **rows);
 extern List *fleet_query_fast(FleetRead *read, FleetLastRead *log);
+extern FleetAnswer *fleet_query_ask_replica(FleetRead *read, FleetLastRead *log, const char *sql);
 
 #endif							/* FLEET_QUERY_READ_H */

@@ -58,8 +58,8 @@ static MemoryContext last_context = NULL;
 
 /* ---------- what is asked for ---------- */
 
-static FleetScope
-read_scope(const char *text)
+FleetScope
+fleet_query_read_scope(const char *text)
 {
 	for (int i = 0; text != NULL && i < lengthof(scope_names); i++)
 		if (strcmp(text, scope_names[i]) == 0)
@@ -70,8 +70,8 @@ read_scope(const char *text)
 			 errhint("The scopes are 'local' (this region), 'global-fast' (the replica) and 'global-live' (all regions, exact).")));
 }
 
-static bool
-read_partial(const char *text)
+bool
+fleet_query_read_partial(const char *text)
 {
 	if (text != NULL && strcmp(text, "partial") == 0)
 		return true;
@@ -139,8 +139,8 @@ init_read(FleetRead *read, FunctionCallInfo fcinfo, const char *scope, const cha
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	read->desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
 	read->map = fleet_region_map_member();
-	read->scope = read_scope(scope);
-	read->partial = read_partial(unavailable);
+	read->scope = fleet_query_read_scope(scope);
+	read->partial = fleet_query_read_partial(unavailable);
 	read->max_rows = -1;
 	read->nparam = 1;
 	initStringInfo(&read->condition);

@@ -8,6 +8,7 @@
 FLOORS='base
 clock crdt geo
 monitor region
+live
 remote
 commit wire
 handoff
