@@ -1551,6 +1551,17 @@ COMMENT ON FUNCTION fleet.live_note() IS 'trigger of this region''s vehicles: wh
 -- The index has one table of each database: nobody else may put it on another.
 REVOKE EXECUTE ON FUNCTION fleet.live_note() FROM PUBLIC;
 
+CREATE FUNCTION fleet.live_index_state(OUT state text, OUT vehicles bigint, OUT size bigint, OUT builds bigint,
+	OUT index_searches bigint, OUT table_searches bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'fleet_live_index_state'
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.live_index_state() IS 'internal: behind the view fleet.live_index';
+REVOKE EXECUTE ON FUNCTION fleet.live_index_state() FROM PUBLIC;
+
+CREATE VIEW fleet.live_index AS SELECT * FROM fleet.live_index_state();
+COMMENT ON VIEW fleet.live_index IS
+	'the live index of this region''s vehicles: off, empty, building, ready or full; how many it holds, how often it was built, and who has answered searches';
+
 -- ---------------------------------------------------------------------------
 -- region: changing the map
 -- ---------------------------------------------------------------------------

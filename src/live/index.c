@@ -137,6 +137,11 @@ init_shared(void *memory)
 	s->free = s->idle_first = s->idle_last = FLEET_LIVE_NONE;
 	pg_atomic_init_u64(&s->idled, 0);
 	pg_atomic_init_u64(&s->saved_since, 0);
+	for (int i = 0; i < FLEET_LIVE_TABLES; i++)
+	{
+		pg_atomic_init_u64(&s->by_index[i], 0);
+		pg_atomic_init_u64(&s->by_table[i], 0);
+	}
 	memset(ids, 0xFF, id_buckets() * sizeof(uint32));
 	memset(fleet_live_cells, 0xFF, cell_buckets() * sizeof(uint32));
 	for (int i = 0; i < MaxBackends; i++)
@@ -398,6 +403,8 @@ require_table(Oid relid)
 	s->tables[table].database = MyDatabaseId;
 	s->tables[table].relid = relid;
 	s->tables[table].unknown_before = ReadNextFullTransactionId();
+	pg_atomic_write_u64(&s->by_index[table], 0);
+	pg_atomic_write_u64(&s->by_table[table], 0);
 	return table;
 }
 

@@ -62,6 +62,9 @@ extern bool fleet_live_has_noted(void);
 /* search.c */
 extern bool fleet_live_search_index(const FleetLiveSearch *search, Oid table, FleetLiveFound *found);
 
+/* state.c */
+extern void fleet_live_count_table_search(Oid table);
+
 /* scan.c */
 extern void fleet_live_search_table(const FleetLiveSearch *search, const char *own,
 									FleetLiveFound *found);

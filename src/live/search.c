@@ -205,6 +205,7 @@ search_once(const FleetLiveSearch *search, Oid relid, FleetLiveFound *found)
 	is_ready = w.table >= 0 && fleet_live_shared->tables[w.table].state == FLEET_LIVE_READY;
 	if (is_ready)
 	{
+		pg_atomic_fetch_add_u64(&fleet_live_shared->by_index[w.table], 1);
 		walk(&w);
 		fleet_live_hits_sort(&w.hits);
 		copy_found(&w, found, ids);

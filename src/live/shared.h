@@ -48,7 +48,7 @@ typedef struct FleetLiveTable
 	FleetLiveState state;
 	TimestampTz retry_at;		/* no build before */
 	FullTransactionId unknown_before;	/* older prepared transactions may have changed vehicles unnoted */
-	uint32		vehicles;		/* entries of it */
+	uint32		vehicles;		/* entries of it, with those of vehicles that are gone */
 	uint32		builds;
 } FleetLiveTable;
 
@@ -80,6 +80,8 @@ typedef struct FleetLiveShared
 	pg_atomic_uint64 idled;		/* how often an entry has left its cell for none */
 	pg_atomic_uint64 saved_since;	/* oldest note of a prepared transaction; 0 = none */
 	FleetLiveTable tables[FLEET_LIVE_TABLES];
+	pg_atomic_uint64 by_index[FLEET_LIVE_TABLES];	/* searches that it has answered */
+	pg_atomic_uint64 by_table[FLEET_LIVE_TABLES];	/* and that it has not */
 	uint32		counters[FLEET_LIVE_COUNTERS];
 } FleetLiveShared;
 

@@ -163,14 +163,16 @@ fleet_query_check_scope(const FleetRegionMap *map, FleetScope scope)
 static void
 search_own(const FleetRegionMap *map, const FleetLiveSearch *search, bool all, FleetLiveFound *found)
 {
+	Oid			table = fleet_relation("local_vehicles");
 	int			nest;
 
 	found->n = 0;
 	if (search->max == 0)
 		return;
 	if (all && map->own != NULL && !IsolationUsesXactSnapshot() && !fleet_live_has_noted() &&
-		fleet_live_search_index(search, fleet_relation("local_vehicles"), found))
+		fleet_live_search_index(search, table, found))
 		return;
+	fleet_live_count_table_search(table);
 	nest = fleet_query_plain_settings();
 	fleet_live_search_table(search, map->own ? map->own->name : NULL, found);
 	AtEOXact_GUC(true, nest);
