@@ -248,12 +248,26 @@ for my $scope ('global-live', 'local')
 		[ 'SELECT * FROM fleet.ride_totals(' . join(', ', ('%s') x 11) . ')', text => $scope, @filter, text => 'partial' ],
 		[ 'SELECT * FROM fleet.live_rides(%s)', condition => 'fare >= 0' ],
 		[ 'SELECT * FROM fleet.live_rides(%s, %s, %s, %s, %s)', condition => "status = 'PENDING'", text => $scope, text => 'ride_id', int4 => 5, text => 'fail' ],
-		[ 'SELECT * FROM fleet.get_ride(%s, %s)', text => 'b-1', text => $scope ];
+		[ 'SELECT * FROM fleet.get_ride(%s, %s)', text => 'b-1', text => $scope ],
+		[ 'SELECT * FROM fleet.nearest_vehicles(%s, %s, %s, %s, %s, %s, %s)', @place, int4 => 5, float8 => 1e6, 'fleet.vehicle_status' => 'ONLINE', text => $scope, text => 'fail' ],
+		[ 'SELECT * FROM fleet.nearest_vehicles(%s, %s)', @place ],
+		[ 'SELECT * FROM fleet.vehicles_within(%s, %s, %s, %s)', geography => 'POLYGON((0 0,1 0,1 1,0 0))', 'fleet.vehicle_status' => 'ONLINE', text => $scope, text => 'partial' ];
 }
 push @public,
 	[ 'SELECT fleet.locate(%s), fleet.last_read()', text => 'a-5' ],
+	[ 'SELECT fleet.distance(%s, %s)', text => 'car-a-1', text => 'car-a-2' ],
+	[ 'SELECT fleet.haversine(%s, %s, %s, %s)', (float8 => 0.5) x 4 ],
 	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
 my @internal = (
+	[ 'SELECT fleet.nearest_here(%s, %s, %s, %s, %s, %s)', @place, int4 => 5, float8 => 1e6, 'fleet.vehicle_status' => 'ONLINE', int4 => 600 ],
+	[ 'SELECT fleet.within_peer(%s, %s, %s)', text => 'POLYGON((0 0,1 0,1 1,0 0))', 'fleet.vehicle_status' => 'ONLINE', int4 => 600 ],
+	[ 'SELECT fleet.within_here(%s, %s, %s)', geography => 'POLYGON((0 0,1 0,1 1,0 0))', 'fleet.vehicle_status' => 'ONLINE', int4 => 600 ],
+	[ 'SELECT fleet.search_within(%s, %s, %s, %s)', text => 'POLYGON((0 0,1 0,1 1,0 0))', text => 'ONLINE', text => 'local', text => 'fail' ],
+	[ 'SELECT fleet.as_nearby(v, %s) FROM fleet.local_vehicles AS v', int4 => 600 ],
+	[ 'SELECT fleet.to_place(%s)', text => 'POINT(0 0)' ],
+	[ 'SELECT fleet.covers(%s, %s)', geography => 'POLYGON((0 0,1 0,1 1,0 0))', geography => 'POINT(0 0)' ],
+	[ 'SELECT fleet.vehicle_place(%s)', text => 'car-a-1' ],
+	[ 'SELECT fleet.live_index_state()' ],
 	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.distance_to(%s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)' ],
