@@ -3,9 +3,9 @@
  * search.c
  *	  The nearest vehicles of a place, by the live index.
  *
- * Cells are visited in rings around that of the place, until what lies further
- * out is too far to count: outside of the radius, or farther than all that were found
- * if there are enough.  After MAX_RINGS of them, which is much more than a
+ * Cells are visited in rings around that of the place, of each ring the sides that are
+ * near enough to count: within the radius, and not farther than all that were found
+ * if there are enough.  Where no side is, nothing further out is.  After MAX_RINGS of them, which is much more than a
  * city, or next to a pole, all entries are gone through instead.
  *
  * How far an entry is, is first looked at as the chord between two points of the
@@ -110,48 +110,73 @@ look_into_cell(Walk *w, int x, int y)
 	}
 }
 
-/* Metres from the place to the nearest point outside of the cells up to that ring. */
+/* How far the four sides of a ring are away: what lies on them, or beyond. */
+typedef struct Sides
+{
+	double		west;
+	double		east;
+	double		south;
+	double		north;
+} Sides;
+
+/* Metres to a meridian that is so many degrees away. */
 static double
-distance_beyond(const FleetLiveSearch *s, int x, int y, int ring)
+to_meridian(const FleetLiveSearch *s, double degrees)
+{
+	return asin(cos(s->lat * (M_PI / 180.0)) * sin(degrees * (M_PI / 180.0))) * FLEET_GEO_MEAN_RADIUS - 1e-3;
+}
+
+static double
+to_parallel(double degrees)
+{
+	return degrees * (M_PI / 180.0) * FLEET_GEO_MEAN_RADIUS - 1e-3;
+}
+
+/* A little less than they are, for what is rounded. */
+static Sides
+sides_of(const FleetLiveSearch *s, int x, int y, int ring)
 {
 	double		width = 360.0 / FLEET_LIVE_COLUMNS;
 	double		height = 180.0 / FLEET_LIVE_ROWS;
-	double		east = (x + ring + 1) * width - 180.0 - s->lon;
-	double		west = s->lon + 180.0 - (x - ring) * width;
-	double		north = (y + ring + 1) * height - 90.0 - s->lat;
-	double		south = s->lat + 90.0 - (y - ring) * height;
-	double		to_meridian = asin(cos(s->lat * (M_PI / 180.0)) * sin(Min(east, west) * (M_PI / 180.0)));
-	double		to_parallel = Min(north, south) * (M_PI / 180.0);
+	Sides		sides;
 
-	/* A little less, for what is rounded. */
-	return Min(to_meridian, to_parallel) * FLEET_GEO_MEAN_RADIUS - 1e-3;
+	sides.west = to_meridian(s, s->lon + 180.0 - (x - ring + 1) * width);
+	sides.east = to_meridian(s, (x + ring) * width - 180.0 - s->lon);
+	sides.south = to_parallel(s->lat + 90.0 - (y - ring + 1) * height);
+	sides.north = to_parallel((y + ring) * height - 90.0 - s->lat);
+	return sides;
+}
+
+/* Look at those sides of a ring that are near enough; false where none is. */
+static bool
+look_at_ring(Walk *w, int x, int y, int ring)
+{
+	Sides		sides = sides_of(w->search, x, y, ring);
+	double		reach = fleet_live_hits_reach(&w->hits, w->search->radius);
+	int			west = sides.west <= reach ? -ring : 1 - ring;
+	int			east = sides.east <= reach ? ring : ring - 1;
+
+	for (int i = west; i <= east && sides.south <= reach; i++)
+		look_into_cell(w, x + i, y - ring);
+	for (int i = west; i <= east && sides.north <= reach; i++)
+		look_into_cell(w, x + i, y + ring);
+	for (int i = 1 - ring; i < ring && sides.west <= reach; i++)
+		look_into_cell(w, x - ring, y + i);
+	for (int i = 1 - ring; i < ring && sides.east <= reach; i++)
+		look_into_cell(w, x + ring, y + i);
+	return Min(Min(sides.west, sides.east), Min(sides.south, sides.north)) <= reach;
 }
 
 static void
 walk(Walk *w)
 {
-	const FleetLiveSearch *s = w->search;
-	int			x = fleet_live_column(s->lon);
-	int			y = fleet_live_row(s->lat);
+	int			x = fleet_live_column(w->search->lon);
+	int			y = fleet_live_row(w->search->lat);
 
 	look_into_cell(w, x, y);
-	for (int ring = 0; ring < MAX_RINGS; ring++)
-	{
-		int			r = ring + 1;
-
-		if (distance_beyond(s, x, y, ring) > fleet_live_hits_reach(&w->hits, s->radius))
+	for (int ring = 1; ring <= MAX_RINGS; ring++)
+		if (!look_at_ring(w, x, y, ring))
 			return;
-		for (int i = -r; i <= r; i++)
-		{
-			look_into_cell(w, x + i, y - r);
-			look_into_cell(w, x + i, y + r);
-		}
-		for (int i = -r + 1; i < r; i++)
-		{
-			look_into_cell(w, x - r, y + i);
-			look_into_cell(w, x + r, y + i);
-		}
-	}
 	/* What was seen is seen again. */
 	w->hits.n = 0;
 	set_reach(w);

@@ -68,9 +68,26 @@ PG_FUNCTION_INFO_V1(fleet_query_haversine);
  */
 #define OUTSIDE_M 2000.0
 
+/* See clearance(): squares, how far their corners are from the middle at most, and what is far. */
+#define SQUARES			256
+#define SQUARE_DEGREES	(1.0 / 64)
+#define SQUARE_HALF_M	1400.0
+#define CLEAR_M			20000.0
+
 /* What a peer is asked; its parameters are made in ask_regions(). */
 #define PEER_SQL "SELECT 'vehicle', (n.vehicle).vehicle_id, n.epoch, $1::text, n.vehicle::text" \
 	" FROM fleet.nearest_here($2::float8, $3::float8, $4::integer, $5::float8, NULLIF($6, '')::fleet.vehicle_status, $7::integer) AS n"
+
+typedef struct Square
+{
+	const FleetRegionMap *map;	/* NULL = nothing is known */
+	int64		version;
+	int			x;
+	int			y;
+	double		distance;		/* of its middle to the nearest other region */
+} Square;
+
+static Square squares[SQUARES];
 
 /* ---------- the arguments ---------- */
 
@@ -251,18 +268,45 @@ init_read(FleetRead *read, const FleetRegionMap *map, const FleetLiveSearch *sea
 	read->params[6] = psprintf("%d", fleet_live_ttl);
 }
 
+/*
+ * How far away the nearest region other than our own is, by squares of SQUARE_DEGREES;
+ * to find that out takes longer than a search.  Of a map that was replaced nothing counts.
+ */
+static double
+clearance(const FleetRegionMap *map, double lon, double lat)
+{
+	int			x = (int) floor(lon / SQUARE_DEGREES);
+	int			y = (int) floor(lat / SQUARE_DEGREES);
+	Square	   *square = &squares[(uint32) (x * 31 + y) % SQUARES];
+
+	if (square->map != map || square->version != map->version || square->x != x || square->y != y)
+	{
+		double		nearest = CLEAR_M;
+
+		for (int j = 0; j < map->nregion; j++)
+			if (&map->regions[j] != map->own)
+				nearest = Min(nearest, fleet_region_distance(&map->regions[j], (x + 0.5) * SQUARE_DEGREES,
+															 (y + 0.5) * SQUARE_DEGREES, CLEAR_M));
+		*square = (Square) {map, map->version, x, y, nearest};
+	}
+	return square->distance - SQUARE_HALF_M;
+}
+
 /* Regions other than our own that have vehicles within so many metres. */
 static List *
 regions_within(const FleetRegionMap *map, const FleetLiveSearch *search)
 {
+	double		within = search->radius + OUTSIDE_M;
 	List	   *names = NIL;
 
+	if (map->nregion == 1 || within < clearance(map, search->lon, search->lat))
+		return NIL;
 	for (int i = 0; i < map->nregion; i++)
 	{
 		const FleetRegion *region = &map->regions[i];
 
 		if (region != map->own &&
-			isfinite(fleet_region_distance(region, search->lon, search->lat, search->radius + OUTSIDE_M)))
+			isfinite(fleet_region_distance(region, search->lon, search->lat, within)))
 			names = lappend(names, region->name);
 	}
 	return names;

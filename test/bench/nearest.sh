@@ -102,7 +102,7 @@ end_fixes()
     kill "$CLIENT_PID"
     wait "$CLIENT_PID" 2>/dev/null || true
     CLIENT_PID=''
-    awk '/^progress/ { sum += $4; n++ } END { printf "# fixes a second by %s: %.0f\n", name, sum / n }' name="$1" "$WORK/fixes.out"
+    awk '/^progress/ { sum += $4; n++ } END { if (n) printf "# meanwhile %.0f fixes a second\n", sum / n }' "$WORK/fixes.out"
 }
 
 # column N: the median of a column
