@@ -252,6 +252,8 @@ fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable *open)
 	open->kept = table->kept;
 	open->estate = NULL;
 	open->slot = table_slot_create(open->rel, NULL);
+	open->changed = NULL;
+	open->lockmode = LockTupleExclusive;
 }
 
 /*
@@ -262,6 +264,8 @@ void
 fleet_base_table_close(FleetOpenTable *open)
 {
 	ExecDropSingleTupleTableSlot(open->slot);
+	if (open->changed != NULL)
+		ExecDropSingleTupleTableSlot(open->changed);
 	if (open->estate != NULL)
 	{
 		AfterTriggerEndQuery(open->estate);
@@ -374,7 +378,7 @@ lock(FleetOpenTable *open, Snapshot snapshot, LockWaitPolicy policy, bool newest
 	TM_FailureData failure;
 
 	return table_tuple_lock(open->rel, &tid, snapshot, open->slot,
-							GetCurrentCommandId(false), LockTupleExclusive, policy,
+							GetCurrentCommandId(false), open->lockmode, policy,
 							newest ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
 }
 
@@ -579,36 +583,44 @@ fleet_base_table_insert(FleetOpenTable *open)
 void
 fleet_base_table_replace(FleetOpenTable *open, HeapTuple row)
 {
-	TupleTableSlot *changed = table_slot_create(open->rel, NULL);
-
 	if (open->estate == NULL)
 		prepare_to_write(open);
 	if (!open->indexed)
 		ExecOpenIndices(open->target, false);
 	open->indexed = true;
-	ExecForceStoreHeapTuple(row, changed, false);
+	if (open->changed == NULL)
+		open->changed = table_slot_create(open->rel, NULL);
+	ExecForceStoreHeapTuple(row, open->changed, false);
 	open->estate->es_snapshot = GetActiveSnapshot();
-	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, changed);
-	ExecDropSingleTupleTableSlot(changed);
+	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, open->changed);
+	ExecClearTuple(open->changed);
 	ResetPerTupleExprContext(open->estate);
 }
 
-/* Change columns of such a row. */
+/* Change columns of such a row; numbers begin at 1. */
+void
+fleet_base_table_change(FleetOpenTable *open, int n, int *numbers, Datum *values, bool *isnull)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
+	HeapTuple	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
+
+	fleet_base_table_replace(open, new);
+	heap_freetuple(new);
+	heap_freetuple(old);
+}
+
+/* The same for columns by their names. */
 void
 fleet_base_table_update(FleetOpenTable *open, int n, const char *const *columns,
 						Datum *values, bool *isnull)
 {
-	TupleDesc	desc = RelationGetDescr(open->rel);
 	int		   *numbers = palloc(sizeof(int) * n);
-	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
-	HeapTuple	new;
 
 	for (int i = 0; i < n; i++)
-		numbers[i] = fleet_base_table_column(desc, columns[i]) + 1;
-	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
-	fleet_base_table_replace(open, new);
-	heap_freetuple(new);
-	heap_freetuple(old);
+		numbers[i] = fleet_base_table_column(RelationGetDescr(open->rel), columns[i]) + 1;
+	fleet_base_table_change(open, n, numbers, values, isnull);
+	pfree(numbers);
 }
 
 /* Delete the row in the slot, which was found and, if others may write it, locked. */
