@@ -43,6 +43,7 @@
 #include "base/errcodes.h"
 #include "base/plan.h"
 #include "base/shmem.h"
+#include "base/table.h"
 #include "clock/clock.h"
 #include "geo/haversine.h"
 #include "geo/place.h"
@@ -100,11 +101,17 @@ static FleetPlan open_ride_plan = {
 
 /* ---------- columns ---------- */
 
+static int
+number_of(const Row *row, const char *column)
+{
+	return fleet_base_table_column(row->desc, column) + 1;
+}
+
 static Datum
 get(const Row *row, HeapTuple tuple, const char *column, bool *isnull)
 {
 	bool		null;
-	Datum		value = SPI_getbinval(tuple, row->desc, SPI_fnumber(row->desc, column), &null);
+	Datum		value = heap_getattr(tuple, number_of(row, column), row->desc, &null);
 
 	if (isnull != NULL)
 		*isnull = null;
@@ -114,13 +121,13 @@ get(const Row *row, HeapTuple tuple, const char *column, bool *isnull)
 static char *
 get_text(const Row *row, HeapTuple tuple, const char *column)
 {
-	return SPI_getvalue(tuple, row->desc, SPI_fnumber(row->desc, column));
+	return SPI_getvalue(tuple, row->desc, number_of(row, column));
 }
 
 static void
 set(Row *row, const char *column, Datum value, bool isnull)
 {
-	int			number = SPI_fnumber(row->desc, column);
+	int			number = number_of(row, column);
 
 	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 1, &number,
 										   &value, &isnull);
@@ -134,27 +141,33 @@ set_version(Row *row, int64 epoch, uint64 hlc)
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
 
-	columns[0] = SPI_fnumber(row->desc, "epoch");
+	columns[0] = number_of(row, "epoch");
 	values[0] = Int64GetDatum(epoch);
-	columns[1] = SPI_fnumber(row->desc, "hlc");
+	columns[1] = number_of(row, "hlc");
 	values[1] = FleetClockStampGetDatum(hlc);
-	columns[2] = SPI_fnumber(row->desc, "updated_at");
+	columns[2] = number_of(row, "updated_at");
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 3, columns, values, nulls);
 }
 
 static bool
-is_changed(const Row *row, const char *column)
+is_changed_at(const Row *row, int number)
 {
-	Form_pg_attribute attr = TupleDescAttr(row->desc, SPI_fnumber(row->desc, column) - 1);
+	Form_pg_attribute attr = TupleDescAttr(row->desc, number - 1);
 	bool		old_null;
 	bool		new_null;
-	Datum		old = get(row, row->old, column, &old_null);
-	Datum		new = get(row, row->tuple, column, &new_null);
+	Datum		old = heap_getattr(row->old, number, row->desc, &old_null);
+	Datum		new = heap_getattr(row->tuple, number, row->desc, &new_null);
 
 	if (old_null || new_null)
 		return old_null != new_null;
 	return !datum_image_eq(old, new, attr->attbyval, attr->attlen);
+}
+
+static bool
+is_changed(const Row *row, const char *column)
+{
+	return is_changed_at(row, number_of(row, column));
 }
 
 /*
@@ -505,14 +518,10 @@ is_position(const Row *row, TriggerData *trigger)
 {
 	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		return false;
-	for (int i = 0; i < row->desc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(row->desc, i);
-
-		if (!attr->attisdropped && strcmp(NameStr(attr->attname), "current_location") != 0 &&
-			is_changed(row, NameStr(attr->attname)))
+	for (int number = 1; number <= row->desc->natts; number++)
+		if (!TupleDescAttr(row->desc, number - 1)->attisdropped &&
+			number != number_of(row, "current_location") && is_changed_at(row, number))
 			return false;
-	}
 	return true;
 }
 
