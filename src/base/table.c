@@ -253,7 +253,21 @@ fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable *open)
 	open->estate = NULL;
 	open->slot = table_slot_create(open->rel, NULL);
 	open->changed = NULL;
+	open->scan = NULL;
 	open->lockmode = LockTupleExclusive;
+}
+
+static void
+end_scan(FleetOpenTable *open)
+{
+	Relation	index;
+
+	if (open->scan == NULL)
+		return;
+	index = open->scan->indexRelation;
+	index_endscan(open->scan);
+	index_close(index, NoLock);
+	open->scan = NULL;
 }
 
 /*
@@ -266,6 +280,7 @@ fleet_base_table_close(FleetOpenTable *open)
 	ExecDropSingleTupleTableSlot(open->slot);
 	if (open->changed != NULL)
 		ExecDropSingleTupleTableSlot(open->changed);
+	end_scan(open);
 	if (open->estate != NULL)
 	{
 		AfterTriggerEndQuery(open->estate);
@@ -280,20 +295,35 @@ fleet_base_table_close(FleetOpenTable *open)
 
 /* ---------- find and lock ---------- */
 
+/*
+ * Begin a search for keys of type text.  One with the same index and snapshot is
+ * likely to follow, so it is kept, and only given other keys then.
+ */
 static IndexScanDesc
-begin_scan(FleetOpenTable *open, Relation index, Snapshot snapshot, int nkey,
-		   const Datum *keys)
+begin_scan(FleetOpenTable *open, Oid relid, Snapshot snapshot, int nkey, const Datum *keys)
 {
 	ScanKeyData scankeys[FLEET_TABLE_MAX_KEYS];
-	IndexScanDesc scan;
 
 	Assert(nkey <= FLEET_TABLE_MAX_KEYS);
+	if (open->scan != NULL &&
+		(RelationGetRelid(open->scan->indexRelation) != relid ||
+		 open->scan->xs_snapshot != snapshot || open->scan->numberOfKeys != nkey))
+		end_scan(open);
+	if (open->scan == NULL)
+		open->scan = fleet_compat_index_beginscan(open->rel, index_open(relid, AccessShareLock),
+												  snapshot, nkey);
 	for (int i = 0; i < nkey; i++)
 		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
-	scan = fleet_compat_index_beginscan(open->rel, index, snapshot, nkey);
-	index_rescan(scan, scankeys, nkey, NULL, 0);
-	return scan;
+							   open->scan->indexRelation->rd_indcollation[i], F_TEXTEQ, keys[i]);
+	index_rescan(open->scan, scankeys, nkey, NULL, 0);
+	return open->scan;
+}
+
+/* Let go of the pages: one that is pinned cannot be pruned. */
+static void
+rest_scan(FleetOpenTable *open)
+{
+	index_rescan(open->scan, open->scan->keyData, open->scan->numberOfKeys, NULL, 0);
 }
 
 /*
@@ -304,18 +334,13 @@ bool
 fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 					  const Datum *keys)
 {
-	Relation	index;
-	IndexScanDesc scan;
-	bool		found;
+	IndexScanDesc scan = begin_scan(open, fleet_compat_primary_key(open->rel), snapshot,
+									nkey, keys);
+	bool		found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
 
-	list_free(RelationGetIndexList(open->rel));
-	index = index_open(open->rel->rd_pkindex, AccessShareLock);
-	scan = begin_scan(open, index, snapshot, nkey, keys);
-	found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
 	if (found)
 		ExecMaterializeSlot(open->slot);
-	index_endscan(scan);
-	index_close(index, NoLock);
+	rest_scan(open);
 	return found;
 }
 
@@ -352,14 +377,13 @@ fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot, const char *n
 						  Datum key)
 {
 	Oid			relid = get_relname_relid(name, RelationGetNamespace(open->rel));
-	Relation	index = index_open(relid, AccessShareLock);
-	IndexScanDesc scan = begin_scan(open, index, snapshot, 1, &key);
+	IndexScanDesc scan = begin_scan(open, relid, snapshot, 1, &key);
 	List	   *rows = NIL;
 
 	while (index_getnext_slot(scan, ForwardScanDirection, open->slot))
 		rows = lappend(rows, ExecCopySlotHeapTuple(open->slot));
-	index_endscan(scan);
-	index_close(index, NoLock);
+	ExecClearTuple(open->slot);
+	rest_scan(open);
 	return rows;
 }
 

@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
@@ -60,6 +61,7 @@ typedef struct FleetOpenTable
 	Relation	rel;
 	TupleTableSlot *slot;		/* the row that was found, or is to be inserted */
 	TupleTableSlot *changed;	/* what replaces it; NULL before the first */
+	IndexScanDesc scan;			/* the last search, to be done again with another key; or NULL */
 	LockTupleMode lockmode;		/* of rows that are locked; LockTupleExclusive at first */
 	EState	   *estate;			/* NULL before the first write */
 	ResultRelInfo *target;
