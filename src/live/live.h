@@ -69,7 +69,7 @@ extern void fleet_live_count_table_search(Oid table);
 extern void fleet_live_search_table(const FleetLiveSearch *search, const char *own,
 									FleetLiveFound *found);
 
-/* place.c */
-extern bool fleet_live_place(Oid geography, Datum place, double *lon, double *lat);
+/* row.c */
+extern bool fleet_live_place(Datum place, double *lon, double *lat);
 
 #endif							/* FLEET_LIVE_LIVE_H */

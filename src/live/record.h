@@ -59,7 +59,7 @@ typedef struct FleetLiveNote
 	FleetLiveRecord record;
 } FleetLiveNote;
 
-/* place.c */
+/* row.c */
 extern void fleet_live_find_columns(TupleDesc desc, FleetLiveColumns *columns);
 extern void fleet_live_read_row(TupleTableSlot *slot, const FleetLiveColumns *columns,
 								FleetLiveRecord *record);

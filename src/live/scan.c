@@ -4,9 +4,10 @@
  *	  The nearest vehicles of a place, by the table.
  *
  * What the live index cannot answer: with the caller's own rights, in the caller's own snapshot,
- * and with what its transaction has changed.  Rows near the place come by the table's index, in
- * circles that grow until there are enough; distances and order are made by the
- * same code as in search.c, so that the answers are the same.
+ * and with what its transaction has changed.  The table of a region has no index on the location (each fix would have to write
+ * it anew), so all of it is read; that of a replica has one, for which the place is searched in
+ * circles that grow until there are enough.  Distances and order are made by the same code as
+ * in search.c, so that the answers are the same.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -74,8 +75,7 @@ read_vehicle(const FleetLiveSearch *search, int row, FleetLiveVehicle *v)
 		v->status = search->offline;
 	if (OidIsValid(search->status) ? v->status != search->status : v->status == search->offline)
 		return false;
-	if (!fleet_live_place(SPI_gettypeid(SPI_tuptable->tupdesc, COLUMN_LOCATION),
-						  column(row, COLUMN_LOCATION, &isnull), &v->lon, &v->lat))
+	if (!fleet_live_place(column(row, COLUMN_LOCATION, &isnull), &v->lon, &v->lat))
 		return false;
 	v->distance = fleet_geo_haversine(search->lon, search->lat, v->lon, v->lat);
 	return true;
@@ -132,7 +132,7 @@ fleet_live_search_table(const FleetLiveSearch *search, const char *own, FleetLiv
 	SPI_connect();
 	hits.hits = palloc(sizeof(FleetLiveHit) * Max(search->max, 1));
 	values[0] = CStringGetTextDatum(psprintf("SRID=4326;POINT(%.17g %.17g)", search->lon, search->lat));
-	for (double circle = Min(FIRST_CIRCLE_M, search->radius);;
+	for (double circle = own != NULL ? search->radius : Min(FIRST_CIRCLE_M, search->radius);;
 		 circle = Min(circle * CIRCLE_GROWTH, search->radius))
 	{
 		int			n;
