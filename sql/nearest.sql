@@ -113,6 +113,10 @@ SELECT vehicle_id FROM fleet.nearest_vehicles(0.8, 0.8);
 SELECT * FROM test.agree();
 COMMIT;
 
+-- A point that is empty is no position.
+UPDATE fleet.vehicles SET location = 'POINT EMPTY' WHERE region = 'west' AND vehicle_id = 'N-9';
+SELECT * FROM test.agree();
+
 -- Near the border the neighbours are asked: x = 1 with east, y = 1 with north.
 \c fleet_e
 SELECT fleet.register_vehicle('NE-' || n, 1.01 + n * 0.001, 0.5) FROM generate_series(0, 2) AS n;
@@ -183,7 +187,7 @@ SELECT * FROM test.raised('SELECT fleet.haversine(0, 91, 0, 0)');
 -- The ends of the world: none is near there, and nothing goes wrong.
 SELECT p.lon, p.lat, count(v.vehicle_id) FROM (VALUES (180, 0), (-180, 0), (0, 90), (0, -90), (180, 90)) AS p(lon, lat)
 	LEFT JOIN LATERAL fleet.nearest_vehicles(p.lon, p.lat, 10, 100000) AS v ON true GROUP BY p.lon, p.lat ORDER BY p.lon, p.lat;
-SELECT count(*) = (SELECT count(*) FROM fleet.vehicles WHERE region = 'west' AND location IS NOT NULL AND status <> 'OFFLINE') AS all_of_them
+SELECT count(*) = (SELECT count(*) FROM fleet.vehicles WHERE region = 'west' AND fleet.lon(location) IS NOT NULL AND status <> 'OFFLINE') AS all_of_them
 	FROM fleet.nearest_vehicles(180, 90, 10000, 20100000, scope => 'local');
 CREATE TABLE test.other (a integer);
 CREATE TRIGGER other BEFORE INSERT ON test.other FOR EACH ROW EXECUTE FUNCTION fleet.live_note();

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "base/table.h"
 #include "geo/haversine.h"
 #include "geo/place.h"
