@@ -69,7 +69,7 @@ has_unknown(FullTransactionId before)
 }
 
 static bool
-load_row(Oid relid, TupleTableSlot *slot, const FleetLiveColumns *columns)
+load_row(Oid relid, uint32 build, TupleTableSlot *slot, const FleetLiveColumns *columns)
 {
 	FleetLiveRecord record;
 	bool		isnull;
@@ -78,12 +78,12 @@ load_row(Oid relid, TupleTableSlot *slot, const FleetLiveColumns *columns)
 	fleet_live_read_row(slot, columns, &record);
 	record.id_size = VARSIZE_ANY_EXHDR(id);
 	memcpy(record.id, VARDATA_ANY(id), Min(record.id_size, FLEET_LIVE_ID_MAX));
-	return fleet_live_load(relid, &record);
+	return fleet_live_load(relid, build, &record);
 }
 
 /* False where there is no use in going on. */
 static bool
-load_table(Oid relid)
+load_table(Oid relid, uint32 build)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -96,7 +96,7 @@ load_table(Oid relid)
 	while (going && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		going = load_row(relid, slot, &columns);
+		going = load_row(relid, build, slot, &columns);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
@@ -105,10 +105,18 @@ load_table(Oid relid)
 	return going;
 }
 
-static void
-end_badly(int code, Datum relid)
+typedef struct Build
 {
-	fleet_live_end_build(DatumGetObjectId(relid), false);
+	Oid			relid;
+	uint32		build;
+} Build;
+
+static void
+end_badly(int code, Datum arg)
+{
+	const Build *b = (const Build *) DatumGetPointer(arg);
+
+	fleet_live_end_build(b->relid, b->build, false);
 	fleet_live_end_noting();
 }
 
@@ -117,17 +125,18 @@ void
 fleet_live_build(Oid relid)
 {
 	FullTransactionId unknown_before;
+	Build		b = {relid, fleet_live_begin_build(relid, &unknown_before)};
 	bool		complete;
 
-	if (!fleet_live_begin_build(relid, &unknown_before))
+	if (b.build == 0)
 		return;
-	PG_ENSURE_ERROR_CLEANUP(end_badly, ObjectIdGetDatum(relid));
+	PG_ENSURE_ERROR_CLEANUP(end_badly, PointerGetDatum(&b));
 	{
 		/* What is old in the snapshot must not come back. */
 		fleet_live_begin_noting();
-		complete = !has_unknown(unknown_before) && load_table(relid);
+		complete = !has_unknown(unknown_before) && load_table(relid, b.build);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(end_badly, ObjectIdGetDatum(relid));
-	fleet_live_end_build(relid, complete);
+	PG_END_ENSURE_ERROR_CLEANUP(end_badly, PointerGetDatum(&b));
+	fleet_live_end_build(relid, b.build, complete);
 	fleet_live_end_noting();
 }

@@ -409,14 +409,14 @@ require_table(Oid relid)
 }
 
 /*
- * From now on changes are applied.  Returns false where another backend builds, or
- * it is not time yet.  Prepared transactions older than *unknown_before may have
+ * From now on changes are applied.  Returns the build's number, or 0 where another backend
+ * builds, or it is not time yet.  Prepared transactions older than *unknown_before may have
  * changed vehicles without our knowing.
  */
-bool
+uint32
 fleet_live_begin_build(Oid relid, FullTransactionId *unknown_before)
 {
-	bool		begun = false;
+	uint32		build = 0;
 	int			table;
 
 	LWLockAcquire(&fleet_live_shared->lock, LW_EXCLUSIVE);
@@ -425,47 +425,59 @@ fleet_live_begin_build(Oid relid, FullTransactionId *unknown_before)
 	{
 		FleetLiveTable *t = &fleet_live_shared->tables[table];
 
-		begun = (t->state == FLEET_LIVE_EMPTY || t->state == FLEET_LIVE_FULL) &&
-			GetCurrentTimestamp() >= t->retry_at;
-		if (begun)
+		if ((t->state == FLEET_LIVE_EMPTY || t->state == FLEET_LIVE_FULL) &&
+			GetCurrentTimestamp() >= t->retry_at)
 		{
 			forget_table(table);
 			t->state = FLEET_LIVE_BUILDING;
+			build = ++t->build;
 			*unknown_before = t->unknown_before;
 		}
 	}
 	LWLockRelease(&fleet_live_shared->lock);
-	return begun;
+	return build;
+}
+
+/* The table that is being built, in that build, or -1.  The lock is held. */
+static int
+find_building(Oid relid, uint32 build)
+{
+	int			table = fleet_live_find_table(MyDatabaseId, relid);
+
+	if (table < 0 || fleet_live_shared->tables[table].state != FLEET_LIVE_BUILDING ||
+		fleet_live_shared->tables[table].build != build)
+		return -1;
+	return table;
 }
 
 /* A row that was read.  False where there is no use in going on. */
 bool
-fleet_live_load(Oid relid, const FleetLiveRecord *record)
+fleet_live_load(Oid relid, uint32 build, const FleetLiveRecord *record)
 {
-	bool		is_building = false;
+	bool		going = false;
 	int			table;
 
 	LWLockAcquire(&fleet_live_shared->lock, LW_EXCLUSIVE);
-	table = fleet_live_find_table(MyDatabaseId, relid);
-	if (table >= 0 && fleet_live_shared->tables[table].state == FLEET_LIVE_BUILDING)
+	table = find_building(relid, build);
+	if (table >= 0)
 	{
-		is_building = record->id_size <= FLEET_LIVE_ID_MAX && apply(table, record);
-		if (!is_building)
+		going = record->id_size <= FLEET_LIVE_ID_MAX && apply(table, record);
+		if (!going)
 			set_state(&fleet_live_shared->tables[table], FLEET_LIVE_FULL);
 	}
 	LWLockRelease(&fleet_live_shared->lock);
-	return is_building;
+	return going;
 }
 
 /* All rows were read; or it ended early, and is done anew later. */
 void
-fleet_live_end_build(Oid relid, bool complete)
+fleet_live_end_build(Oid relid, uint32 build, bool complete)
 {
 	int			table;
 
 	LWLockAcquire(&fleet_live_shared->lock, LW_EXCLUSIVE);
-	table = fleet_live_find_table(MyDatabaseId, relid);
-	if (table >= 0 && fleet_live_shared->tables[table].state == FLEET_LIVE_BUILDING)
+	table = find_building(relid, build);
+	if (table >= 0)
 	{
 		set_state(&fleet_live_shared->tables[table], complete ? FLEET_LIVE_READY : FLEET_LIVE_EMPTY);
 		fleet_live_shared->tables[table].builds += complete;

@@ -11,7 +11,8 @@
  *	COMMIT				the notes are applied, after other backends see the transaction's
  *						rows and before the client hears of it; nothing here can fail
  *	PREPARE				the notes are kept in shared memory (prepared.c), before there is
- *						anything prepared; where it fails after all they are taken out
+ *						anything prepared; where it fails after all they are taken out.  Where
+ *						they cannot be kept, the index has to be built anew
  *	ABORT				forgotten
  *
  * A transaction with very many changes, or with a vehicle whose id is too long for the index,
@@ -79,13 +80,23 @@ aborted(void)
 static void
 pre_prepare(void)
 {
-	if (nnote > 0)
-	{
-		is_saved = true;
-		fleet_live_save_prepared(GetTopTransactionId(), notes, nnote);
-	}
+	if (nnote == 0 || OidIsValid(unnoted))
+		return;
+	is_saved = true;
+	if (!fleet_live_save_prepared(GetTopTransactionId(), notes, nnote))
+		unnoted = notes[0].table;
+}
+
+/*
+ * Nobody can commit it before this returns.  What is not saved is seen from here on by who
+ * builds, since it is prepared; one that was built before lacks it.
+ */
+static void
+prepared(void)
+{
 	if (OidIsValid(unnoted))
 		fleet_live_give_up(unnoted);
+	forget();
 }
 
 /* Subtransactions nest, so what belongs to one is at the end. */
@@ -105,7 +116,7 @@ sub_aborted(int level)
 
 static const FleetXactHandlers handlers = {
 	.pre_prepare = pre_prepare,
-	.prepared = forget,
+	.prepared = prepared,
 	.committed = committed,
 	.aborted = aborted,
 	.sub_committed = sub_committed,

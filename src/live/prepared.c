@@ -79,11 +79,8 @@ set_count(uint32 n)
 	pg_atomic_write_u32(&saved->n, n);
 }
 
-/*
- * Keep the notes of a transaction that is about to be prepared.  Where there is no
- * room the tables are read anew when it has ended.
- */
-void
+/* Keep the notes of a transaction that is about to be prepared, if there is room. */
+bool
 fleet_live_save_prepared(TransactionId xid, const FleetLiveNote *notes, int n)
 {
 	uint32		before;
@@ -104,9 +101,7 @@ fleet_live_save_prepared(TransactionId xid, const FleetLiveNote *notes, int n)
 	if (room)
 		set_count(before + n);
 	LWLockRelease(&saved->lock);
-	for (int i = 0; !room && i < n; i++)
-		if (i == 0 || notes[i].table != notes[i - 1].table)
-			fleet_live_give_up(notes[i].table);
+	return room;
 }
 
 /* Take out the n notes from first on.  The lock is held. */

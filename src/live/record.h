@@ -71,13 +71,13 @@ extern uint64 fleet_live_noting_since(void);
 extern void fleet_live_end_noting(void);
 extern void fleet_live_apply(const FleetLiveNote *notes, int n);
 extern void fleet_live_give_up(Oid table);
-extern bool fleet_live_begin_build(Oid table, FullTransactionId *unknown_before);
-extern bool fleet_live_load(Oid table, const FleetLiveRecord *record);
-extern void fleet_live_end_build(Oid table, bool complete);
+extern uint32 fleet_live_begin_build(Oid table, FullTransactionId *unknown_before);
+extern bool fleet_live_load(Oid table, uint32 build, const FleetLiveRecord *record);
+extern void fleet_live_end_build(Oid table, uint32 build, bool complete);
 
 /* prepared.c */
 extern void fleet_live_prepared_init(void);
-extern void fleet_live_save_prepared(TransactionId xid, const FleetLiveNote *notes, int n);
+extern bool fleet_live_save_prepared(TransactionId xid, const FleetLiveNote *notes, int n);
 extern void fleet_live_drop_prepared(TransactionId xid);
 extern bool fleet_live_is_saved(TransactionId xid);
 extern void fleet_live_settle_prepared(void);

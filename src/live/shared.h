@@ -49,7 +49,8 @@ typedef struct FleetLiveTable
 	TimestampTz retry_at;		/* no build before */
 	FullTransactionId unknown_before;	/* older prepared transactions may have changed vehicles unnoted */
 	uint32		vehicles;		/* entries of it, with those of vehicles that are gone */
-	uint32		builds;
+	uint32		build;			/* number of the last that was begun */
+	uint32		builds;			/* how many were completed */
 } FleetLiveTable;
 
 /* What a search reads of each is in the first cache line. */

@@ -20,8 +20,8 @@
 #        local    the same with scope 'local'
 #        sparse   the nearest of a status that one in a hundred has, where vehicles are few:
 #                 all of the circle has to be searched
-#        moving   dense, while 5,200 fixes a second come: by fleet.report_fix for us, by plain
-#                 updates of its table for PostGIS
+#        moving   dense, while 5,200 fixes a second come, by the hundred: by fleet.report_fixes
+#                 for us, by plain updates of its table for PostGIS
 #        fixes    no search: how many plain fixes a second 8 clients bring in, with the live
 #                 index and without it (peer)
 #
@@ -39,6 +39,7 @@ REPETITIONS=${BENCH_REPETITIONS:-3}
 CASES=${BENCH_CASES:-}
 NODE=${REGIONS[0]}
 FIXES=5200
+BATCH=100                       # of them in a call
 VEHICLES=156000
 DENSE=113364
 
@@ -92,7 +93,7 @@ run_once()
 # begin_fixes NAME, end_fixes: fixes in the background
 begin_fixes()
 {
-    pgbench_on "$1" -T 1000000 -c 4 -R "$FIXES" -P 1 >"$WORK/fixes.out" 2>&1 &
+    pgbench_on "$1" -T 1000000 -c 4 -R $((FIXES / BATCH)) -P 1 >"$WORK/fixes.out" 2>&1 &
     CLIENT_PID=$!
     sleep 1
 }
@@ -102,7 +103,7 @@ end_fixes()
     kill "$CLIENT_PID"
     wait "$CLIENT_PID" 2>/dev/null || true
     CLIENT_PID=''
-    awk '/^progress/ { sum += $4; n++ } END { if (n) printf "# meanwhile %.0f fixes a second\n", sum / n }' "$WORK/fixes.out"
+    awk '/^progress/ { sum += $4; n++ } END { if (n) printf "# meanwhile %.0f fixes a second\n", sum / n * batch }' batch="$BATCH" "$WORK/fixes.out"
 }
 
 # column N: the median of a column
@@ -167,8 +168,12 @@ write_scripts()
         ORDER BY location <-> $place LIMIT 10) AS v WHERE ST_DistanceSphere(location, $place) <= 5000"
     search_script postgis_busy 0.2 "$by_postgis status = 'BUSY' ORDER BY location <-> $place LIMIT 10"
     printf '%s\nSELECT * FROM fleet.report_fix(%s, :lon, :lat);\n' "$NEXT_FIX" "'V-' || :n" >"$WORK/fix.sql"
-    printf '%s\nUPDATE bench.vehicles SET location = %s, fix_at = now() WHERE vehicle_id = %s;\n' \
-        "$NEXT_FIX" "$place" "'V-' || :n" >"$WORK/postgis_fix.sql"
+    local batch="SELECT 'V-' || 1 + floor(random() * $DENSE)::integer AS id, 0.47 + random() * 0.06 AS lon, 0.47 + random() * 0.06 AS lat
+        FROM generate_series(1, $BATCH)"
+    echo "SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(lon) AS lons, array_agg(lat) AS lats FROM ($batch) AS f) AS a,
+        fleet.report_fixes(ids, lons, lats);" >"$WORK/fixes.sql"
+    echo "UPDATE bench.vehicles AS v SET location = ST_SetSRID(ST_MakePoint(f.lon, f.lat), 4326), fix_at = now()
+        FROM ($batch ORDER BY 1) AS f WHERE v.vehicle_id = f.id;" >"$WORK/postgis_fixes.sql"
 }
 
 fixes()
@@ -193,7 +198,7 @@ main()
     compare dense "$CLIENTS" nearest postgis
     compare local "$CLIENTS" nearest_local postgis
     compare sparse "$CLIENTS" nearest_busy postgis_busy
-    compare moving "$CLIENTS" nearest postgis fix postgis_fix
+    compare moving "$CLIENTS" nearest postgis fixes postgis_fixes
     fixes
     end_bench
 }

@@ -145,6 +145,18 @@ is($c->sql('a', $there), 2, 'what it did is seen at once');
 $c->wait_until(sub { $c->sql('a', $there) == 2 && index_is('a', 'state') eq 'ready' }, 'the index is built when it has ended');
 compare('a', 'after the crash');
 
+# One that is prepared with more changes than are kept.
+$c->sql('a', "BEGIN; DO \$\$ BEGIN FOR i IN 1 .. 4100 LOOP UPDATE fleet.vehicles SET location = fleet.make_point(0.8, 0.8) WHERE region = 'a' AND vehicle_id = 'm-2'; END LOOP; END \$\$;"
+	. " PREPARE TRANSACTION 'large'");
+is(index_is('a', 'state'), 'empty', 'a prepared transaction that is too large has the index given up');
+sleep 1.1;
+is($c->sql('a', $there), 2, 'until it has ended');
+is(index_is('a', 'state'), 'empty', 'the table answers');
+$c->sql('a', "COMMIT PREPARED 'large'");
+is($c->sql('a', $there), 1, 'also after that');
+$c->wait_until(sub { $c->sql('a', $there) == 1 && index_is('a', 'state') eq 'ready' }, 'and then the index again');
+compare('a', 'after it');
+
 # ---- neighbours
 
 my $near_border = "SELECT count(*), count(*) FILTER (WHERE region = 'b') FROM fleet.nearest_vehicles(0.99, 0.5, 10000, 60000, on_unavailable => 'x')";
