@@ -208,3 +208,4 @@ DELETE FROM fleet.vehicles WHERE region = 'west' AND vehicle_id ~ '^([NM]-|m$|N[
 DELETE FROM fleet.vehicles WHERE region = 'east' AND vehicle_id LIKE 'N%';
 \c fleet_n
 DELETE FROM fleet.vehicles WHERE region = 'north' AND vehicle_id = 'NN';
+DELETE FROM fleet.departures WHERE key = 'NN';
