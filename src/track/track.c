@@ -8,7 +8,8 @@
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
  *	3. The crossing rule (crossing.h) says what it means for the region.
- *	4. The row, and the place of the vehicle's open ride, are updated.
+ *	4. The row, and the place of the vehicle's open ride, are updated; fences that
+ *	   the vehicle has passed say so (fence.c).
  *	5. Where the vehicle has crossed, it is handed off with its open ride, in
  *	   the same transaction.
  *
@@ -43,6 +44,7 @@
 #include "handoff/handoff.h"
 #include "region/locate.h"
 #include "track/crossing.h"
+#include "track/fence.h"
 #include "track/limit.h"
 #include "track/track.h"
 
@@ -123,6 +125,7 @@ fleet_track_init(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	fleet_track_limit_init();
 	fleet_track_pace_init();
+	fleet_track_fence_init();
 }
 
 /* ---------- checking the fix ---------- */
@@ -294,6 +297,19 @@ store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicl
 	fleet_base_plan_execute(&ride_plan, own->name, values, NULL);
 }
 
+/* What fences are told of the fix that has been stored. */
+static void
+pass_fences(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
+{
+	FleetFixVehicle before = {.epoch = vehicle->epoch,.has_fix = vehicle->has_fix,
+		.fix_at = vehicle->fix_at,.has_place = vehicle->has_place,.lon = vehicle->lon,
+	.lat = vehicle->lat};
+	FleetFix	fix = {.vehicle = vehicle->id,.lon = PG_GETARG_FLOAT8(ARG_LON),
+		.lat = PG_GETARG_FLOAT8(ARG_LAT),.at = PG_GETARG_TIMESTAMPTZ(ARG_AT)};
+
+	fleet_track_fences_pass(own, &before, &fix);
+}
+
 static Datum
 make_result(FunctionCallInfo fcinfo, const char *outcome, const char *region, int64 epoch)
 {
@@ -396,6 +412,7 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 	{
 		remember_outside(&vehicle, own, at_region, at);
 		store_fix(fcinfo, own, &vehicle);
+		pass_fences(fcinfo, own, &vehicle);
 	}
 	SPI_finish();
 
