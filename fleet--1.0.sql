@@ -1465,7 +1465,7 @@ DECLARE
 	is_new boolean := change ? 'add';
 	fence fleet.fences := jsonb_populate_record(NULL::fleet.fences, change->'add');
 	fence_name text := CASE WHEN is_new THEN fence.name ELSE change->>'remove' END;
-	made_at fleet.hlc := (change->>'stamp')::bigint;
+	made_at fleet.hlc := (change->>'stamp')::bigint::fleet.hlc;
 BEGIN
 	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
 	LOCK TABLE fleet.map IN SHARE MODE;
