@@ -53,6 +53,12 @@ ROLLBACK TO s;
 ROLLBACK;
 SELECT count(*) FROM fleet.fences WHERE name IN ('undone', 'area-1');
 
+-- A change that is made again because its PREPARE was lost undoes none that came later; that it was made is proved.
+SELECT fleet.apply_fence('fleet:lost', '{"remove": "area-2", "stamp": 1}', true);
+SELECT fleet.apply_fence('fleet:lost', jsonb_build_object('add', fleet.row_image(f) || jsonb_build_object('name', repeat('x', 60)), 'stamp', 1), true) FROM fleet.fences AS f WHERE name = 'area-3';
+SELECT count(*) AS area_2, fleet.branch_applied('fleet:lost') AS applied FROM fleet.fences WHERE name IN ('area-2', repeat('x', 60));
+SELECT * FROM test.raised($$SELECT fleet.apply_fence('fleet:late', '{"remove": "area-2", "stamp": 1, "version": 1}', false)$$);
+
 -- A walk, often to a corner of an area; what PostGIS says of each step.
 CREATE TABLE test.walk AS SELECT g.n, ST_SetSRID(CASE WHEN g.n % 3 = 0 THEN ST_PointN(ST_ExteriorRing(ST_GeometryN(a.area, 1)), 1)
 		WHEN g.n % 7 = 0 THEN ST_MakePoint(0.4, 0.5) ELSE ST_MakePoint(((g.n * 7919) % 997) / 997.0, ((g.n * 104729) % 991) / 991.0) END, 4326) AS p
