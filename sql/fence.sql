@@ -64,9 +64,9 @@ CREATE TABLE test.walk AS SELECT g.n, ST_SetSRID(CASE WHEN g.n % 3 = 0 THEN ST_P
 		WHEN g.n % 7 = 0 THEN ST_MakePoint(0.4, 0.5) ELSE ST_MakePoint(((g.n * 7919) % 997) / 997.0, ((g.n * 104729) % 991) / 991.0) END, 4326) AS p
 	FROM generate_series(1, 400) AS g (n) JOIN test.areas AS a ON a.n = g.n % 121 + 1;
 DELETE FROM test.walk WHERE NOT p && test.box(0, 0, 1, 1);
-INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('W-1', 'west');
+INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('FW-1', 'west');
 SET fleet.max_speed = 0;
-SELECT outcome, count(*) FROM (SELECT * FROM test.walk ORDER BY n) AS w, fleet.report_fix('W-1', ST_X(w.p), ST_Y(w.p), '2026-01-01 00:00+00'::timestamptz + w.n * interval '1 s') GROUP BY 1;
+SELECT outcome, count(*) FROM (SELECT * FROM test.walk ORDER BY n) AS w, fleet.report_fix('FW-1', ST_X(w.p), ST_Y(w.p), '2026-01-01 00:00+00'::timestamptz + w.n * interval '1 s') GROUP BY 1;
 CREATE VIEW test.steps AS SELECT '2026-01-01 00:00+00'::timestamptz + n * interval '1 s' AS at, lag(p) OVER (ORDER BY n) AS a, p AS b FROM test.walk;
 CREATE VIEW test.expected AS
 	SELECT CASE WHEN s.b_in THEN 'enter' ELSE 'exit' END AS kind, 'area-' || s.n AS fence, s.at
@@ -80,7 +80,7 @@ SELECT kind, count(*) > 20 AS many FROM test.expected GROUP BY kind ORDER BY kin
 SELECT count(*) AS missing FROM (SELECT * FROM test.expected EXCEPT ALL SELECT kind, fence, at FROM fleet.fence_events) AS x;
 SELECT count(*) AS too_many FROM (SELECT kind, fence, at FROM fleet.fence_events EXCEPT ALL SELECT * FROM test.expected) AS x;
 SELECT count(*) AS wrong FROM fleet.fence_events AS e LEFT JOIN test.walk AS w ON e.at = '2026-01-01 00:00+00'::timestamptz + w.n * interval '1 s'
-	WHERE w.p IS NULL OR NOT ST_Equals(e.location::geometry, w.p) OR e.vehicle_id <> 'W-1' OR e.region <> 'west' OR e.epoch <> 1 OR e.other_id IS NOT NULL;
+	WHERE w.p IS NULL OR NOT ST_Equals(e.location::geometry, w.p) OR e.vehicle_id <> 'FW-1' OR e.region <> 'west' OR e.epoch <> 1 OR e.other_id IS NOT NULL;
 -- Where it is now, as PostGIS says.
 SELECT count(*) AS wrong FROM test.walk AS w, LATERAL (SELECT array_agg(f ORDER BY f COLLATE "C") AS fences FROM fleet.fences_at(ST_X(p), ST_Y(p)) AS f WHERE f LIKE 'area%') AS x
 	WHERE fences IS DISTINCT FROM (SELECT array_agg('area-' || n ORDER BY ('area-' || n) COLLATE "C") FROM test.areas AS a WHERE ST_Covers(a.area, w.p));
@@ -89,11 +89,11 @@ SELECT count(*) AS nowhere FROM fleet.fences_at('NaN', 0);
 -- No event: of a fix that is stale, repeated, implausible, refused or undone.
 RESET fleet.max_speed;
 DELETE FROM fleet.fence_events;
-SELECT outcome FROM fleet.report_fix('W-1', 0.5, 0.3, '2026-01-01 00:00+00');
-SELECT outcome FROM fleet.report_fix('W-1', 0.01, 0.01, '2026-01-01 00:06:41+00');
-SELECT test.state_of($$SELECT fleet.report_fix('W-1', 0.5, 95, '2026-01-02 00:00+00')$$);
+SELECT outcome FROM fleet.report_fix('FW-1', 0.5, 0.3, '2026-01-01 00:00+00');
+SELECT outcome FROM fleet.report_fix('FW-1', 0.01, 0.01, '2026-01-01 00:06:41+00');
+SELECT test.state_of($$SELECT fleet.report_fix('FW-1', 0.5, 95, '2026-01-02 00:00+00')$$);
 BEGIN;
-SELECT outcome FROM fleet.report_fix('W-1', 0.01, 0.01, '2026-01-02 00:00+00');
+SELECT outcome FROM fleet.report_fix('FW-1', 0.01, 0.01, '2026-01-02 00:00+00');
 SELECT count(*) > 0 AS some FROM fleet.fence_events;
 ROLLBACK;
 SELECT count(*) AS none FROM fleet.fence_events;
@@ -105,37 +105,37 @@ CREATE FUNCTION test.fix(vehicle text, lon float8, lat float8, at text, status f
 	SELECT outcome FROM fleet.report_fix(vehicle, lon, lat, ('2026-01-02 ' || at || '+00')::timestamptz, status => status)
 $$;
 CREATE VIEW test.noted AS SELECT kind, fence, vehicle_id, other_id, to_char(at, 'HH24:MI:SS') AS at, region, epoch FROM fleet.fence_events ORDER BY id;
-INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('W-2', 'west');
-SELECT test.fix('W-2', 0.25, 0.25, '10:00', 'ONLINE');
+INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('FW-2', 'west');
+SELECT test.fix('FW-2', 0.25, 0.25, '10:00', 'ONLINE');
 SELECT * FROM test.noted;
-SELECT (SELECT count(*) FROM jsonb_each(stays)) AS stays FROM fleet.local_vehicles WHERE vehicle_id = 'W-2';
-SELECT test.fix('W-2', 0.25, 0.25, t) FROM unnest(ARRAY['10:00:59', '10:01', '10:05']) AS t;
+SELECT (SELECT count(*) FROM jsonb_each(stays)) AS stays FROM fleet.local_vehicles WHERE vehicle_id = 'FW-2';
+SELECT test.fix('FW-2', 0.25, 0.25, t) FROM unnest(ARRAY['10:00:59', '10:01', '10:05']) AS t;
 SELECT * FROM test.noted OFFSET 1;
-SELECT test.fix('W-2', 0.25, 0.35, '10:10'), test.fix('W-2', 0.25, 0.25, '10:20', 'BUSY'), test.fix('W-2', 0.25, 0.26, '10:20:30'), test.fix('W-2', 0.25, 0.35, '10:30'),
-	test.fix('W-2', 0.25, 0.25, '10:40'), test.fix('W-2', 0.25, 0.25, '10:42');
+SELECT test.fix('FW-2', 0.25, 0.35, '10:10'), test.fix('FW-2', 0.25, 0.25, '10:20', 'BUSY'), test.fix('FW-2', 0.25, 0.26, '10:20:30'), test.fix('FW-2', 0.25, 0.35, '10:30'),
+	test.fix('FW-2', 0.25, 0.25, '10:40'), test.fix('FW-2', 0.25, 0.25, '10:42');
 SELECT * FROM test.noted OFFSET 2;
 -- A fence of the same name is another one: it has not told of this stay.
 SELECT fleet.remove_fence('yard'), fleet.remove_fence('stand');
 SELECT fleet.add_fence('yard', test.box(0.2, 0.2, 0.3, 0.3), '{enter,exit,dwell}', '1 min');
 DELETE FROM fleet.fence_events;
-SELECT test.fix('W-2', 0.25, 0.25, '10:42:30'), test.fix('W-2', 0.25, 0.25, '10:43'), test.fix('W-2', 0.25, 0.25, '10:44');
+SELECT test.fix('FW-2', 0.25, 0.25, '10:42:30'), test.fix('FW-2', 0.25, 0.25, '10:43'), test.fix('FW-2', 0.25, 0.25, '10:44');
 SELECT * FROM test.noted;
-SELECT (SELECT count(*) FROM jsonb_each(stays)) AS old_ones_are_forgotten FROM fleet.local_vehicles WHERE vehicle_id = 'W-2';
+SELECT (SELECT count(*) FROM jsonb_each(stays)) AS old_ones_are_forgotten FROM fleet.local_vehicles WHERE vehicle_id = 'FW-2';
 
 -- Two vehicles.
-SELECT fleet.add_pair('pair', 'W-2', 'W-3', 1000);
-INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('W-3', 'west');
+SELECT fleet.add_pair('pair', 'FW-2', 'FW-3', 1000);
+INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('FW-3', 'west');
 DELETE FROM fleet.fence_events;
-SELECT test.fix('W-3', 0.4, 0.25, '10:50'), test.fix('W-3', 0.255, 0.25, '11:50'), test.fix('W-3', 0.256, 0.25, '11:51'), test.fix('W-2', 0.255, 0.25, '11:52'),
-	test.fix('W-2', 0.3, 0.25, '12:30'), test.fix('W-2', 0.26, 0.25, '13:00');
+SELECT test.fix('FW-3', 0.4, 0.25, '10:50'), test.fix('FW-3', 0.255, 0.25, '11:50'), test.fix('FW-3', 0.256, 0.25, '11:51'), test.fix('FW-2', 0.255, 0.25, '11:52'),
+	test.fix('FW-2', 0.3, 0.25, '12:30'), test.fix('FW-2', 0.26, 0.25, '13:00');
 SELECT * FROM test.noted WHERE kind = 'near';
-SELECT other_id, region, status, round(distance_m::numeric, 1) AS m FROM fleet.near('W-2', 1000);
-SELECT * FROM test.raised($$SELECT fleet.near('W-0', 1000)$$);
+SELECT other_id, region, status, round(distance_m::numeric, 1) AS m FROM fleet.near('FW-2', 1000);
+SELECT * FROM test.raised($$SELECT fleet.near('FW-0', 1000)$$);
 
 -- It crosses the border while it dwells: nothing is told twice, and nothing is lost.
 SELECT fleet.add_fence('border', test.box(0.9, 0.4, 1.1, 0.6), '{enter,exit,dwell}', '10 min');
 DELETE FROM fleet.fence_events;
-SELECT test.fix('W-2', 0.85, 0.5, '20:00'), test.fix('W-2', 0.95, 0.5, '20:05'), test.fix('W-2', 1.05, 0.5, '20:10');
+SELECT test.fix('FW-2', 0.85, 0.5, '20:00'), test.fix('FW-2', 0.95, 0.5, '20:05'), test.fix('FW-2', 1.05, 0.5, '20:10');
 SELECT * FROM test.noted;
 \c fleet_e
 SET timezone = 'UTC';
@@ -143,19 +143,19 @@ CREATE FUNCTION test.fix(vehicle text, lon float8, lat float8, at text) RETURNS 
 	SELECT outcome FROM fleet.report_fix(vehicle, lon, lat, ('2026-01-02 ' || at || '+00')::timestamptz)
 $$;
 CREATE VIEW test.noted AS SELECT kind, fence, vehicle_id, other_id, to_char(at, 'HH24:MI:SS') AS at, region, epoch FROM fleet.fence_events ORDER BY id;
-SELECT test.fix('W-2', 1.06, 0.5, '20:14'), test.fix('W-2', 1.06, 0.5, '20:15'), test.fix('W-2', 1.06, 0.5, '20:16'), test.fix('W-2', 1.2, 0.5, '20:25');
+SELECT test.fix('FW-2', 1.06, 0.5, '20:14'), test.fix('FW-2', 1.06, 0.5, '20:15'), test.fix('FW-2', 1.06, 0.5, '20:16'), test.fix('FW-2', 1.2, 0.5, '20:25');
 SELECT * FROM test.noted;
 
 -- From another node: noted where the vehicle is.
 \c fleet_w
-SELECT outcome, region FROM fleet.report_fix('W-2', 1.05, 0.5, '2026-01-02 20:40+00');
+SELECT outcome, region FROM fleet.report_fix('FW-2', 1.05, 0.5, '2026-01-02 20:40+00');
 SELECT count(*) FROM fleet.fence_events;
 \c fleet_e
 SELECT kind, fence FROM test.noted OFFSET 2;
 
 -- The change stream, where it is asked for.
 SELECT fleet.create_change_stream('fences') > '0/0' AS created;
-SELECT test.fix('W-2', 1.2, 0.5, '21:00');
+SELECT test.fix('FW-2', 1.2, 0.5, '21:00');
 SELECT data::jsonb - '{id,hlc,commit_time}'::text[] #- '{new,id}' #- '{new,noted_at}' AS event FROM pg_logical_slot_peek_changes('fences', NULL, NULL, 'events', 'true') WHERE data::jsonb->>'operation' = 'event';
 SELECT options, (SELECT count(*) FILTER (WHERE data::jsonb->>'operation' = 'event') FROM pg_logical_slot_peek_changes('fences', NULL, NULL, VARIADIC options::text[]))
 	FROM unnest(ARRAY['{}', '{events,off}', '{events,on}', '{events,on,tables,rides}', '{events,on,only_moves,on}', '{events,on,regions,west}', '{events,on,regions,east}']) AS options;
@@ -164,7 +164,7 @@ SELECT (data::jsonb->>'hlc')::bigint = v.hlc::bigint AS version_of_the_row FROM 
 SELECT fleet.drop_change_stream('fences');
 
 -- Relations.
-SELECT fleet.request_ride('FE-1', 'C-1', 1.05, 0.5, 'W-2', at => '2026-01-02 21:00+00');
+SELECT fleet.request_ride('FE-1', 'C-1', 1.05, 0.5, 'FW-2', at => '2026-01-02 21:00+00');
 SELECT * FROM fleet.located_in ORDER BY kind, key;
 SELECT ride_id, customer_id, region, status FROM fleet.requested_by;
 SELECT * FROM fleet.within('border') ORDER BY kind, key;
@@ -178,7 +178,7 @@ GRANT USAGE ON SCHEMA test TO fleet_fencer;
 SET ROLE fleet_fencer;
 SELECT test.state_of(s), s FROM unnest(ARRAY['SELECT fleet.add_fence(''x'', test.box(0, 0, 1, 1))', 'SELECT fleet.add_fence(''x'', ''POINT(0 0)''::geography, 1)',
 	'SELECT fleet.add_pair(''x'', ''a'', ''b'', 1)', 'SELECT fleet.remove_fence(''border'')', 'TABLE fleet.fences', 'TABLE fleet.fence_events', 'SELECT fleet.fences_at(0, 0)',
-	'SELECT fleet.is_in_fence(''border'', 0, 0)', 'TABLE fleet.located_in', 'TABLE fleet.requested_by', 'SELECT fleet.near(''W-2'', 1)', 'SELECT fleet.within(''border'')',
+	'SELECT fleet.is_in_fence(''border'', 0, 0)', 'TABLE fleet.located_in', 'TABLE fleet.requested_by', 'SELECT fleet.near(''FW-2'', 1)', 'SELECT fleet.within(''border'')',
 	'SELECT fleet.drop_fence_events()', 'SELECT fleet.apply_fence(NULL, ''{}'', true)', 'SET fleet.fence_event_retention = 1']) AS s;
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION fleet.add_fence(text, geometry, text[], interval, fleet.vehicle_status, boolean), fleet.remove_fence(text) TO fleet_fencer;
@@ -187,7 +187,7 @@ GRANT SELECT, UPDATE ON fleet.rides TO fleet_fencer;
 SET ROLE fleet_fencer;
 SELECT fleet.add_fence('mine', test.box(1.3, 0.3, 1.4, 0.4));
 -- Who may not write events may report what makes them.
-SELECT outcome FROM fleet.report_fix('W-2', 1.35, 0.35, '2026-01-02 22:00+00');
+SELECT outcome FROM fleet.report_fix('FW-2', 1.35, 0.35, '2026-01-02 22:00+00');
 SELECT fleet.remove_fence('mine');
 RESET ROLE;
 SELECT kind, fence FROM test.noted WHERE fence = 'mine';

@@ -260,6 +260,7 @@ for my $scope ('global-live', 'local')
 push @public,
 	[ 'SELECT fleet.locate(%s), fleet.last_read()', text => 'a-5' ],
 	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
+my $fence = $c->sql('a', "SELECT fleet.row_image(f) || '{\"name\": \"redone\"}' FROM fleet.fences AS f");
 my @internal = (
 	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
@@ -285,7 +286,7 @@ my @internal = (
 			. ' SELECT fleet.fences_at(%s, %s); SELECT fleet.report_fix(%s, %4$s, %5$s)', text => 'wrong', geometry => wkb(), 'text[]' => '{enter,dwell}', @place, text => 'car-a-1' ],
 	[ 'UPDATE fleet.local_vehicles SET stays = %s WHERE vehicle_id = %s; SELECT fleet.report_fix(%2$s, %s, %s)', jsonb => '{"x": "told"}', text => 'car-a-1', @place ],
 	[ 'SELECT fleet.apply_fence(%s, %s, %s)', text => $gid, jsonb => qq({"remove": "yard", "stamp": 5, "version": $version}), boolean => 'false' ],
-	[ 'SELECT fleet.redo(%s, %s)', text => $gid, jsonb => '[{"kind": "fence", "payload": {"add": {"name": "redone"}, "stamp": 5}}]' ],
+	[ 'SELECT fleet.redo(%s, %s)', text => $gid, jsonb => qq([{"kind": "fence", "payload": {"add": $fence, "stamp": 5}}]) ],
 	[ 'SELECT fleet.change_fence(%s)', jsonb => '{"remove": "yard"}' ],
 	[ 'SELECT fleet.request_fence(%s, %s)', text => 'b', jsonb => qq({"remove": "yard", "stamp": 5, "version": $version}) ],
 	[ 'SELECT fleet.make_fence(f), fleet.fence_wkb(f) FROM fleet.fences AS f WHERE name = %s', text => 'yard' ],
