@@ -289,7 +289,7 @@ my @internal = (
 	[ 'SELECT fleet.redo(%s, %s)', text => $gid, jsonb => qq([{"kind": "fence", "payload": {"add": $fence, "stamp": 5}}]) ],
 	[ 'SELECT fleet.change_fence(%s)', jsonb => '{"remove": "yard"}' ],
 	[ 'SELECT fleet.request_fence(%s, %s)', text => 'b', jsonb => qq({"remove": "yard", "stamp": 5, "version": $version}) ],
-	[ 'SELECT fleet.make_fence(f), fleet.fence_wkb(f) FROM fleet.fences AS f WHERE name = %s', text => 'yard' ],
+	[ 'SELECT fleet.make_fence(jsonb_populate_record(f, %s)), fleet.fence_wkb(f) FROM fleet.fences AS f WHERE name = %s', jsonb => '{"name": "made"}', text => 'yard' ],
 	[ 'SELECT fleet.fence_event_json(e) FROM fleet.fence_events AS e WHERE vehicle_id = %s', text => 'car-a-1' ],
 	[ 'SELECT fleet.all_fences(), fleet.drop_fence_events(%s)', interval => '1 day' ],
 	[ 'SELECT fleet.set_capacity(%s, %s)', text => 'b', int4 => 5 ],
