@@ -14,6 +14,7 @@
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
+#   make bench-ingest     position reports beside a plain upsert, SECONDS=5 VEHICLES=156000 CLIENTS=8
 #   make bench-replica    the global replica beside native replication, SECONDS=20
 #
 # V=1 shows the commands; WERROR= (empty) lets a compiler with newer warnings
@@ -59,7 +60,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-fence bench-geo bench-handoff bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-fence bench-geo bench-handoff bench-ingest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -137,6 +138,9 @@ bench-decode:
 
 bench-handoff:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/handoff.sh
+
+bench-ingest:
+	+@BENCH_SECONDS='$(SECONDS)' BENCH_VEHICLES='$(VEHICLES)' BENCH_CLIENTS='$(CLIENTS)' test/bench/ingest.sh
 
 bench-reads:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_ROWS='$(ROWS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/reads.sh

@@ -938,13 +938,6 @@ END;
 COMMENT ON FUNCTION fleet.is_place(text) IS
 	'internal: whether a point, given as text, is within 180 and 90 degrees; as a geography it would be moved there, with a notice';
 
-CREATE FUNCTION fleet.distance_m(a text, b text) RETURNS float8
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT ST_Distance(a::geography, b::geography, false);
-END;
-COMMENT ON FUNCTION fleet.distance_m(text, text) IS 'internal: metres between two places given as text, on the sphere';
-
 CREATE FUNCTION fleet.guard() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'fleet_handoff_guard'
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
@@ -1916,8 +1909,8 @@ BEGIN
 			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (current_location)', part);
 		ELSE
+			-- None on the location: each fix would have to write it anew, and the row's other indexes with it.
 			EXECUTE format('CREATE INDEX ON fleet.%I (status)', part);
-			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (location)', part);
 		END IF;
 	END LOOP;
 END
@@ -3826,6 +3819,33 @@ CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at tim
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.report_fix(text, float8, float8, timestamptz, float8, float8, float8, float8, float8, fleet.vehicle_status) IS
 	'one position report of a vehicle of this region; newest wins; hands it off with its open ride when it has crossed a border';
+
+CREATE FUNCTION fleet.report_fixes(vehicle_ids text[], lons float8[], lats float8[], ats timestamptz[] DEFAULT NULL,
+	speeds_kmh float8[] DEFAULT NULL, headings float8[] DEFAULT NULL, accuracies_m float8[] DEFAULT NULL,
+	batteries_pct float8[] DEFAULT NULL, altitudes_m float8[] DEFAULT NULL, statuses fleet.vehicle_status[] DEFAULT NULL)
+	RETURNS TABLE (number integer, vehicle_id text, outcome text, region text, epoch bigint, reason_sqlstate text, reason_message text, reason_detail text)
+	AS 'MODULE_PATHNAME', 'fleet_track_report_fixes'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1000
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.report_fixes(text[], float8[], float8[], timestamptz[], float8[], float8[], float8[], float8[], float8[], fleet.vehicle_status[]) IS
+	'many position reports, one from each array''s next element; returns what became of each, refused ones with the reason';
+
+CREATE FUNCTION fleet.feed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_track_feed'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.feed() IS 'trigger of fleet.fix_feed: reports what is inserted';
+-- It writes dead letters with the owner's rights: nobody else may put it on a view.
+REVOKE EXECUTE ON FUNCTION fleet.feed() FROM PUBLIC;
+
+CREATE VIEW fleet.fix_feed WITH (security_invoker = true) AS
+	SELECT v.vehicle_id, fleet.lon(v.location) AS lon, fleet.lat(v.location) AS lat, v.fix_at AS at, v.speed_kmh, v.heading, v.accuracy_m,
+		v.battery_pct, v.altitude_m, v.status
+	FROM fleet.vehicles AS v WHERE v.fix_at IS NOT NULL;
+COMMENT ON VIEW fleet.fix_feed IS
+	'the last fix of each vehicle; what is inserted or copied into it is reported as by fleet.report_fixes, and what is refused goes to fleet.dead_letters';
+ALTER VIEW fleet.fix_feed ALTER COLUMN at SET DEFAULT now();
+CREATE TRIGGER fleet_feed INSTEAD OF INSERT OR UPDATE OR DELETE ON fleet.fix_feed FOR EACH ROW EXECUTE FUNCTION fleet.feed();
+CREATE TRIGGER fleet_feed_end AFTER INSERT ON fleet.fix_feed FOR EACH STATEMENT EXECUTE FUNCTION fleet.feed();
 
 CREATE FUNCTION fleet.rate_limit(bucket text, key text, max integer, per interval) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'fleet_track_rate_limit'

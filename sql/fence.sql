@@ -132,6 +132,15 @@ SELECT * FROM test.noted WHERE kind = 'near';
 SELECT other_id, region, status, round(distance_m::numeric, 1) AS m FROM fleet.near('FW-2', 1000);
 SELECT * FROM test.raised($$SELECT fleet.near('FW-0', 1000)$$);
 
+-- Many at once: as one after the other.  Of two that meet one is told of.
+SELECT fleet.add_pair('batch', 'FW-4', 'FW-5', 1000);
+INSERT INTO fleet.vehicles (vehicle_id, region) VALUES ('FW-4', 'west'), ('FW-5', 'west');
+DELETE FROM fleet.fence_events;
+SELECT outcome, count(*) FROM fleet.report_fixes('{FW-4,FW-5,FW-4,FW-4,FW-4,FW-5,FW-5,FW-0}', '{0.25,0.1,0.25,0.35,0.25,0.25,0.25,0.25}', '{0.25,0.25,0.25,0.25,0.25,0.25,0.25,0.25}',
+	ARRAY(SELECT ('2026-01-02 ' || t || '+00')::timestamptz FROM unnest(ARRAY['15:00', '15:00', '15:02', '15:10', '15:20', '15:20', '15:22', '15:00']) AS t)) GROUP BY 1 ORDER BY 1;
+SELECT * FROM test.noted ORDER BY vehicle_id, at, kind;
+SELECT vehicle_id, (SELECT string_agg(CASE WHEN value = '"told"' THEN 'told' ELSE 'since' END, ' ') FROM jsonb_each(stays)) AS stays FROM fleet.local_vehicles WHERE vehicle_id IN ('FW-4', 'FW-5') ORDER BY 1;
+
 -- It crosses the border while it dwells: nothing is told twice, and nothing is lost.
 SELECT fleet.add_fence('border', test.box(0.9, 0.4, 1.1, 0.6), '{enter,exit,dwell}', '10 min');
 DELETE FROM fleet.fence_events;

@@ -252,6 +252,22 @@ fleet_base_table_open(FleetTable *table, bool write, FleetOpenTable *open)
 	open->kept = table->kept;
 	open->estate = NULL;
 	open->slot = table_slot_create(open->rel, NULL);
+	open->changed = NULL;
+	open->scan = NULL;
+	open->lockmode = LockTupleExclusive;
+}
+
+static void
+end_scan(FleetOpenTable *open)
+{
+	Relation	index;
+
+	if (open->scan == NULL)
+		return;
+	index = open->scan->indexRelation;
+	index_endscan(open->scan);
+	index_close(index, NoLock);
+	open->scan = NULL;
 }
 
 /*
@@ -262,6 +278,9 @@ void
 fleet_base_table_close(FleetOpenTable *open)
 {
 	ExecDropSingleTupleTableSlot(open->slot);
+	if (open->changed != NULL)
+		ExecDropSingleTupleTableSlot(open->changed);
+	end_scan(open);
 	if (open->estate != NULL)
 	{
 		AfterTriggerEndQuery(open->estate);
@@ -276,20 +295,35 @@ fleet_base_table_close(FleetOpenTable *open)
 
 /* ---------- find and lock ---------- */
 
+/*
+ * Begin a search for keys of type text.  One with the same index and snapshot is
+ * likely to follow, so it is kept, and only given other keys then.
+ */
 static IndexScanDesc
-begin_scan(FleetOpenTable *open, Relation index, Snapshot snapshot, int nkey,
-		   const Datum *keys)
+begin_scan(FleetOpenTable *open, Oid relid, Snapshot snapshot, int nkey, const Datum *keys)
 {
 	ScanKeyData scankeys[FLEET_TABLE_MAX_KEYS];
-	IndexScanDesc scan;
 
 	Assert(nkey <= FLEET_TABLE_MAX_KEYS);
+	if (open->scan != NULL &&
+		(RelationGetRelid(open->scan->indexRelation) != relid ||
+		 open->scan->xs_snapshot != snapshot || open->scan->numberOfKeys != nkey))
+		end_scan(open);
+	if (open->scan == NULL)
+		open->scan = fleet_compat_index_beginscan(open->rel, index_open(relid, AccessShareLock),
+												  snapshot, nkey);
 	for (int i = 0; i < nkey; i++)
 		ScanKeyEntryInitialize(&scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], F_TEXTEQ, keys[i]);
-	scan = fleet_compat_index_beginscan(open->rel, index, snapshot, nkey);
-	index_rescan(scan, scankeys, nkey, NULL, 0);
-	return scan;
+							   open->scan->indexRelation->rd_indcollation[i], F_TEXTEQ, keys[i]);
+	index_rescan(open->scan, scankeys, nkey, NULL, 0);
+	return open->scan;
+}
+
+/* Let go of the pages: one that is pinned cannot be pruned. */
+static void
+rest_scan(FleetOpenTable *open)
+{
+	index_rescan(open->scan, open->scan->keyData, open->scan->numberOfKeys, NULL, 0);
 }
 
 /*
@@ -300,18 +334,13 @@ bool
 fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 					  const Datum *keys)
 {
-	Relation	index;
-	IndexScanDesc scan;
-	bool		found;
+	IndexScanDesc scan = begin_scan(open, fleet_compat_primary_key(open->rel), snapshot,
+									nkey, keys);
+	bool		found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
 
-	list_free(RelationGetIndexList(open->rel));
-	index = index_open(open->rel->rd_pkindex, AccessShareLock);
-	scan = begin_scan(open, index, snapshot, nkey, keys);
-	found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
 	if (found)
 		ExecMaterializeSlot(open->slot);
-	index_endscan(scan);
-	index_close(index, NoLock);
+	rest_scan(open);
 	return found;
 }
 
@@ -348,14 +377,13 @@ fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot, const char *n
 						  Datum key)
 {
 	Oid			relid = get_relname_relid(name, RelationGetNamespace(open->rel));
-	Relation	index = index_open(relid, AccessShareLock);
-	IndexScanDesc scan = begin_scan(open, index, snapshot, 1, &key);
+	IndexScanDesc scan = begin_scan(open, relid, snapshot, 1, &key);
 	List	   *rows = NIL;
 
 	while (index_getnext_slot(scan, ForwardScanDirection, open->slot))
 		rows = lappend(rows, ExecCopySlotHeapTuple(open->slot));
-	index_endscan(scan);
-	index_close(index, NoLock);
+	ExecClearTuple(open->slot);
+	rest_scan(open);
 	return rows;
 }
 
@@ -374,7 +402,7 @@ lock(FleetOpenTable *open, Snapshot snapshot, LockWaitPolicy policy, bool newest
 	TM_FailureData failure;
 
 	return table_tuple_lock(open->rel, &tid, snapshot, open->slot,
-							GetCurrentCommandId(false), LockTupleExclusive, policy,
+							GetCurrentCommandId(false), open->lockmode, policy,
 							newest ? TUPLE_LOCK_FLAG_FIND_LAST_VERSION : 0, &failure);
 }
 
@@ -579,36 +607,44 @@ fleet_base_table_insert(FleetOpenTable *open)
 void
 fleet_base_table_replace(FleetOpenTable *open, HeapTuple row)
 {
-	TupleTableSlot *changed = table_slot_create(open->rel, NULL);
-
 	if (open->estate == NULL)
 		prepare_to_write(open);
 	if (!open->indexed)
 		ExecOpenIndices(open->target, false);
 	open->indexed = true;
-	ExecForceStoreHeapTuple(row, changed, false);
+	if (open->changed == NULL)
+		open->changed = table_slot_create(open->rel, NULL);
+	ExecForceStoreHeapTuple(row, open->changed, false);
 	open->estate->es_snapshot = GetActiveSnapshot();
-	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, changed);
-	ExecDropSingleTupleTableSlot(changed);
+	ExecSimpleRelationUpdate(open->target, open->estate, &open->epq, open->slot, open->changed);
+	ExecClearTuple(open->changed);
 	ResetPerTupleExprContext(open->estate);
 }
 
-/* Change columns of such a row. */
+/* Change columns of such a row; numbers begin at 1. */
+void
+fleet_base_table_change(FleetOpenTable *open, int n, int *numbers, Datum *values, bool *isnull)
+{
+	TupleDesc	desc = RelationGetDescr(open->rel);
+	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
+	HeapTuple	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
+
+	fleet_base_table_replace(open, new);
+	heap_freetuple(new);
+	heap_freetuple(old);
+}
+
+/* The same for columns by their names. */
 void
 fleet_base_table_update(FleetOpenTable *open, int n, const char *const *columns,
 						Datum *values, bool *isnull)
 {
-	TupleDesc	desc = RelationGetDescr(open->rel);
 	int		   *numbers = palloc(sizeof(int) * n);
-	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
-	HeapTuple	new;
 
 	for (int i = 0; i < n; i++)
-		numbers[i] = fleet_base_table_column(desc, columns[i]) + 1;
-	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
-	fleet_base_table_replace(open, new);
-	heap_freetuple(new);
-	heap_freetuple(old);
+		numbers[i] = fleet_base_table_column(RelationGetDescr(open->rel), columns[i]) + 1;
+	fleet_base_table_change(open, n, numbers, values, isnull);
+	pfree(numbers);
 }
 
 /* Delete the row in the slot, which was found and, if others may write it, locked. */

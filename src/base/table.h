@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
@@ -59,6 +60,9 @@ typedef struct FleetOpenTable
 	const FleetKept *kept;
 	Relation	rel;
 	TupleTableSlot *slot;		/* the row that was found, or is to be inserted */
+	TupleTableSlot *changed;	/* what replaces it; NULL before the first */
+	IndexScanDesc scan;			/* the last search, to be done again with another key; or NULL */
+	LockTupleMode lockmode;		/* of rows that are locked; LockTupleExclusive at first */
 	EState	   *estate;			/* NULL before the first write */
 	ResultRelInfo *target;
 	EPQState	epq;
@@ -86,6 +90,8 @@ extern void fleet_base_table_set_text(FleetOpenTable *open, const char *column,
 extern HeapTuple fleet_base_table_form(FleetOpenTable *open);
 extern void fleet_base_table_deform(FleetOpenTable *open, HeapTuple row);
 extern void fleet_base_table_insert(FleetOpenTable *open);
+extern void fleet_base_table_change(FleetOpenTable *open, int n, int *numbers,
+									Datum *values, bool *isnull);
 extern void fleet_base_table_update(FleetOpenTable *open, int n,
 									const char *const *columns, Datum *values,
 									bool *isnull);

@@ -39,10 +39,14 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/durability.h"
 #include "base/errcodes.h"
 #include "base/plan.h"
 #include "base/shmem.h"
+#include "base/table.h"
 #include "clock/clock.h"
+#include "geo/haversine.h"
+#include "geo/place.h"
 #include "handoff/move.h"
 #include "handoff/state.h"
 #include "region/map.h"
@@ -94,17 +98,20 @@ static FleetPlan open_ride_plan = {
 	"SELECT ride_id FROM fleet.local_rides WHERE vehicle_id = $1 AND status < 'COMPLETED' LIMIT 1",
 	1, {TEXTOID}
 };
-static FleetPlan distance_plan = {
-	"SELECT fleet.distance_m($1::text, $2::text)", 2, {TEXTOID, TEXTOID}
-};
 
 /* ---------- columns ---------- */
+
+static int
+number_of(const Row *row, const char *column)
+{
+	return fleet_base_table_column(row->desc, column) + 1;
+}
 
 static Datum
 get(const Row *row, HeapTuple tuple, const char *column, bool *isnull)
 {
 	bool		null;
-	Datum		value = SPI_getbinval(tuple, row->desc, SPI_fnumber(row->desc, column), &null);
+	Datum		value = heap_getattr(tuple, number_of(row, column), row->desc, &null);
 
 	if (isnull != NULL)
 		*isnull = null;
@@ -114,30 +121,53 @@ get(const Row *row, HeapTuple tuple, const char *column, bool *isnull)
 static char *
 get_text(const Row *row, HeapTuple tuple, const char *column)
 {
-	return SPI_getvalue(tuple, row->desc, SPI_fnumber(row->desc, column));
+	return SPI_getvalue(tuple, row->desc, number_of(row, column));
 }
 
 static void
 set(Row *row, const char *column, Datum value, bool isnull)
 {
-	int			number = SPI_fnumber(row->desc, column);
+	int			number = number_of(row, column);
 
 	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 1, &number,
 										   &value, &isnull);
 }
 
-static bool
-is_changed(const Row *row, const char *column)
+/* The version, and when it was made. */
+static void
+set_version(Row *row, int64 epoch, uint64 hlc)
 {
-	Form_pg_attribute attr = TupleDescAttr(row->desc, SPI_fnumber(row->desc, column) - 1);
+	int			columns[3];
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	columns[0] = number_of(row, "epoch");
+	values[0] = Int64GetDatum(epoch);
+	columns[1] = number_of(row, "hlc");
+	values[1] = FleetClockStampGetDatum(hlc);
+	columns[2] = number_of(row, "updated_at");
+	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 3, columns, values, nulls);
+}
+
+static bool
+is_changed_at(const Row *row, int number)
+{
+	Form_pg_attribute attr = TupleDescAttr(row->desc, number - 1);
 	bool		old_null;
 	bool		new_null;
-	Datum		old = get(row, row->old, column, &old_null);
-	Datum		new = get(row, row->tuple, column, &new_null);
+	Datum		old = heap_getattr(row->old, number, row->desc, &old_null);
+	Datum		new = heap_getattr(row->tuple, number, row->desc, &new_null);
 
 	if (old_null || new_null)
 		return old_null != new_null;
 	return !datum_image_eq(old, new, attr->attbyval, attr->attlen);
+}
+
+static bool
+is_changed(const Row *row, const char *column)
+{
+	return is_changed_at(row, number_of(row, column));
 }
 
 /*
@@ -251,9 +281,7 @@ before_insert(Row *row)
 			raise_departed(row, target);
 		reinsert(row, epoch + 1, hlc);
 	}
-	set(row, "epoch", Int64GetDatum(epoch + 1), false);
-	set(row, "hlc", FleetClockStampGetDatum(hlc), false);
-	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	set_version(row, epoch + 1, hlc);
 }
 
 static void
@@ -334,22 +362,22 @@ raise_illegal(const Row *row, FleetRideState from, FleetRideState to)
 static void
 add_path(Row *row, FleetRideState from)
 {
-	char	   *old = get_text(row, row->old, "current_location");
-	char	   *new = get_text(row, row->tuple, "current_location");
-	Datum		values[2];
-	double		path;
-	bool		isnull;
+	double		lon[2];
+	double		lat[2];
+	double		path_m;
+	bool		was_nowhere;
+	bool		is_nowhere;
+	Datum		old = get(row, row->old, "current_location", &was_nowhere);
+	Datum		new = get(row, row->tuple, "current_location", &is_nowhere);
 
-	if (from != FLEET_RIDE_IN_PROGRESS || old == NULL || new == NULL ||
+	if (from != FLEET_RIDE_IN_PROGRESS || was_nowhere || is_nowhere ||
 		!is_changed(row, "current_location"))
 		return;
-	values[0] = CStringGetTextDatum(old);
-	values[1] = CStringGetTextDatum(new);
-	fleet_base_plan_execute(&distance_plan, NULL, values, NULL);
-	path = DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-										1, &isnull));
-	set(row, "path_m",
-		Float8GetDatum(DatumGetFloat8(get(row, row->tuple, "path_m", NULL)) + path), false);
+	fleet_geo_place_read(old, &lon[0], &lat[0]);
+	fleet_geo_place_read(new, &lon[1], &lat[1]);
+	path_m = DatumGetFloat8(get(row, row->tuple, "path_m", NULL)) +
+		fleet_geo_haversine(lon[0], lat[0], lon[1], lat[1]);
+	set(row, "path_m", Float8GetDatum(path_m), false);
 }
 
 static void
@@ -438,11 +466,9 @@ before_update(Row *row)
 {
 	refuse_change(row, row->key_column);
 	refuse_change(row, "region");
-	set(row, "epoch", get(row, row->old, "epoch", NULL), false);
 	if (row->is_ride)
 		update_ride(row);
-	set(row, "hlc", FleetClockStampGetDatum(later_stamp(row)), false);
-	set(row, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	set_version(row, DatumGetInt64(get(row, row->old, "epoch", NULL)), later_stamp(row));
 }
 
 static void
@@ -486,6 +512,30 @@ read_row(Row *row, TriggerData *trigger)
 	row->key = get_text(row, row->old ? row->old : row->tuple, row->key_column);
 }
 
+/* Is it an update of where a ride is, which may be lost where fixes may be? */
+static bool
+is_position(const Row *row, TriggerData *trigger)
+{
+	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		return false;
+	for (int number = 1; number <= row->desc->natts; number++)
+		if (!TupleDescAttr(row->desc, number - 1)->attisdropped &&
+			number != number_of(row, "current_location") && is_changed_at(row, number))
+			return false;
+	return true;
+}
+
+/*
+ * Most of what is written are positions, which are many and need no statement of
+ * ours.
+ */
+static bool
+needs_no_sql(const Row *row, TriggerData *trigger)
+{
+	return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) &&
+		!(row->is_ride && is_changed(row, "vehicle_id"));
+}
+
 /*
  * With a search_path of our own.  It is set here and not by the function's
  * declaration, which would cost every row of every handoff several microseconds
@@ -520,7 +570,6 @@ Datum
 fleet_handoff_guard(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	HeapTuple	result;
 	Row			row;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
@@ -532,17 +581,21 @@ fleet_handoff_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 							   trigger->tg_newtuple : trigger->tg_trigtuple);
 	fleet_base_require_loaded();
-	SPI_connect();
 	read_row(&row, trigger);
-	if (row.key == NULL)
-		result = row.tuple;		/* the NOT NULL constraint says so */
-	else
+	if (row.key == NULL)		/* the NOT NULL constraint says so */
+		return PointerGetDatum(row.tuple);
+	if (row.is_ride && fleet_base_durability_is_relaxed() && !is_position(&row, trigger))
+		fleet_base_durability_restore();
+	if (needs_no_sql(&row, trigger))
 	{
-		run_guard(&row, trigger);
-		result = SPI_copytuple(row.tuple);
+		before_update(&row);
+		return PointerGetDatum(row.tuple);
 	}
+	SPI_connect();
+	run_guard(&row, trigger);
+	row.tuple = SPI_copytuple(row.tuple);
 	SPI_finish();
-	return PointerGetDatum(result);
+	return PointerGetDatum(row.tuple);
 }
 
 Datum

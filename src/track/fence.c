@@ -59,6 +59,7 @@ static int	event_retention = 7 * 86400;
 /* One accepted fix. */
 typedef struct Pass
 {
+	FleetStore *store;
 	const FleetFenceSet *set;
 	const FleetRegion *own;
 	const FleetFixVehicle *before;
@@ -112,11 +113,13 @@ fleet_track_fence_init(void)
 
 /* ---------- writing ---------- */
 
+/* What was stored is flushed only where something is to be written or looked up. */
 static void
 connect_once(Pass *pass)
 {
 	if (pass->connected)
 		return;
+	fleet_track_store_flush(pass->store);
 	fleet_base_become_owner(&pass->caller);
 	SPI_connect();
 	pass->connected = true;
@@ -286,13 +289,14 @@ meet_others(Pass *pass)
 /* ---------- */
 
 /*
- * A fix was accepted and is written: have its events follow.  The row must be that
- * of this fix, and locked.
+ * A fix was accepted and is stored: have its events follow.  It is within an SPI
+ * connection that the row was stored.
  */
 void
-fleet_track_fences_pass(const FleetRegion *own, const FleetFixVehicle *before, const FleetFix *fix)
+fleet_track_fences_pass(FleetStore *store, const FleetRegion *own,
+						const FleetFixVehicle *before, const FleetFix *fix)
 {
-	Pass		pass = {.set = fleet_track_fence_set(),.own = own,.before = before,.fix = fix,
+	Pass		pass = {.store = store,.set = fleet_track_fence_set(),.own = own,.before = before,.fix = fix,
 	.from = {before->lon, before->lat},.to = {fix->lon, fix->lat}};
 
 	if (pass.set->nfence > 0)

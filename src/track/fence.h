@@ -16,6 +16,7 @@
 
 #include "geo/fences.h"
 #include "track/fix.h"
+#include "track/store.h"
 
 typedef enum FleetFenceEvent
 {
@@ -61,7 +62,7 @@ extern const FleetFenceSet *fleet_track_fence_set(void);
 
 /* fence.c */
 extern void fleet_track_fence_init(void);
-extern void fleet_track_fences_pass(const FleetRegion *own, const FleetFixVehicle *before,
-									const FleetFix *fix);
+extern void fleet_track_fences_pass(FleetStore *store, const FleetRegion *own,
+									const FleetFixVehicle *before, const FleetFix *fix);
 
 #endif							/* FLEET_TRACK_FENCE_H */

@@ -171,7 +171,12 @@ load_areas(FleetFenceSet *set, MemoryContext context)
 static int
 compare_pairs(const void *left, const void *right)
 {
-	return strcmp(((const FleetFencePair *) left)->vehicle, ((const FleetFencePair *) right)->vehicle);
+	const FleetFencePair *a = left;
+	const FleetFencePair *b = right;
+	int			cmp = strcmp(a->vehicle, b->vehicle);
+
+	/* In the same order everywhere, as they are locked in it. */
+	return cmp != 0 ? cmp : strcmp(a->fence->name, b->fence->name);
 }
 
 /* Each pair twice, to be found by either of the two. */

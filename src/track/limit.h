@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "track/bucket.h"
+#include "track/fix.h"
 
 /* Each limiter has a table of its own, so neither can push out the other's. */
 typedef enum FleetLimiter
@@ -55,7 +56,7 @@ extern void fleet_track_limit_sum(FleetLimiter limiter, FleetLimitLook *look);
 
 /* pace.c */
 extern void fleet_track_pace_init(void);
-extern void fleet_track_pace_look(const char *vehicle);
-extern void fleet_track_pace_take(const char *vehicle);
+extern FleetFixRefusal *fleet_track_pace_look(const char *vehicle);
+extern FleetFixRefusal *fleet_track_pace_take(const char *vehicle);
 
 #endif							/* FLEET_TRACK_LIMIT_H */

@@ -30,15 +30,11 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
-#include "utils/rls.h"
 
 #include "base/errcodes.h"
 #include "track/limit.h"
+#include "track/store.h"
 
 static int	fix_min_interval = 0;
 
@@ -52,17 +48,6 @@ fleet_track_pace_init(void)
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
-/* May the caller lock any vehicle's row? */
-static bool
-may_know(void)
-{
-	Oid			relid = get_relname_relid("vehicles", get_namespace_oid("fleet", false));
-
-	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		pg_class_aclcheck(relid, GetUserId(), ACL_UPDATE) == ACLCHECK_OK &&
-		check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
-}
-
 /* Its bucket.  A name that is too long for any is that of its beginning. */
 static void
 bucket_of(const char *vehicle, FleetLimitKey *key, FleetBucketRule *rule)
@@ -74,34 +59,33 @@ bucket_of(const char *vehicle, FleetLimitKey *key, FleetBucketRule *rule)
 	(void) fleet_track_bucket_rule(1, (int64) fix_min_interval * 1000000, rule);
 }
 
-static void
+static FleetFixRefusal *
 refuse(const char *vehicle, int64 retry_ms)
 {
-	ereport(ERROR,
-			(errcode(FLEET_ERRCODE_RATE_LIMITED),
-			 errmsg("vehicle \"%s\" reports too often", vehicle),
-			 errdetail("One fix in %d ms is let through; retry after " INT64_FORMAT " ms.",
-					   fix_min_interval, retry_ms),
-			 errhint("Report less often, or lower fleet.fix_min_interval.")));
+	return fleet_track_fix_refusal(FLEET_ERRCODE_RATE_LIMITED,
+								   psprintf("vehicle \"%s\" reports too often", vehicle),
+								   psprintf("One fix in %d ms is let through; retry after " INT64_FORMAT " ms.",
+											fix_min_interval, retry_ms),
+								   "Report less often, or lower fleet.fix_min_interval.");
 }
 
-/* Step 1: refuse a fix that comes too soon. */
-void
+/* Step 1: refuse a fix that comes too soon; NULL where it does not. */
+FleetFixRefusal *
 fleet_track_pace_look(const char *vehicle)
 {
 	FleetLimitKey key;
 	FleetBucketRule rule;
 	int64		retry_ms;
 
-	if (fix_min_interval == 0 || !may_know())
-		return;
+	if (fix_min_interval == 0 || !fleet_track_store_may("vehicles"))
+		return NULL;
 	bucket_of(vehicle, &key, &rule);
-	if (!fleet_track_limit_look(FLEET_LIMITER_FIX, &key, &rule, &retry_ms))
+	return fleet_track_limit_look(FLEET_LIMITER_FIX, &key, &rule, &retry_ms) ? NULL :
 		refuse(vehicle, retry_ms);
 }
 
-/* Step 2: let this one through, or refuse it. */
-void
+/* Step 2: let this one through (NULL), or refuse it. */
+FleetFixRefusal *
 fleet_track_pace_take(const char *vehicle)
 {
 	FleetLimitKey key;
@@ -109,8 +93,8 @@ fleet_track_pace_take(const char *vehicle)
 	int64		retry_ms;
 
 	if (fix_min_interval == 0)
-		return;
+		return NULL;
 	bucket_of(vehicle, &key, &rule);
-	if (!fleet_track_limit_take(FLEET_LIMITER_FIX, &key, &rule, &retry_ms))
+	return fleet_track_limit_take(FLEET_LIMITER_FIX, &key, &rule, &retry_ms) ? NULL :
 		refuse(vehicle, retry_ms);
 }

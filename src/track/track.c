@@ -1,23 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * track.c
- *	  Position reports: fleet.report_fix().
+ *	  fleet.report_fix() and fleet.report_fixes(), and the settings of position reports.
  *
- *	1. The fix is checked; what is no position is refused, and so is one that comes
- *	   too soon after the last (pace.c).
- *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
- *	   stale and changes nothing, so a repeated report does no harm.
- *	3. The crossing rule (crossing.h) says what it means for the region.
- *	4. The row, and the place of the vehicle's open ride, are updated; fences that
- *	   the vehicle has passed say so (fence.c).
- *	5. Where the vehicle has crossed, it is handed off with its open ride, in
- *	   the same transaction.
- *
- * A vehicle that is not here is looked for (handoff/route.c), and the node that
- * has it does 2 to 4.
- *
- * All statements run as the caller, on the partitioned tables, so that the
- * caller's grants and policies decide.
+ * What becomes of a fix is in report.c.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -27,83 +13,36 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
-#include "access/htup_details.h"
-#include "catalog/pg_type.h"
+#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "base/errcodes.h"
-#include "base/plan.h"
-#include "clock/clock.h"
-#include "handoff/handoff.h"
 #include "region/locate.h"
-#include "track/crossing.h"
 #include "track/fence.h"
 #include "track/limit.h"
+#include "track/report.h"
 #include "track/track.h"
 
 PG_FUNCTION_INFO_V1(fleet_track_report_fix);
+PG_FUNCTION_INFO_V1(fleet_track_report_fixes);
 
 static double crossing_distance = 100.0;
 static double crossing_dwell = 60.0;
 static double max_speed = 60.0;
 
-/* Arguments of fleet.report_fix. */
-enum
+/* One of the arrays that fleet.report_fixes is given. */
+typedef struct Column
 {
-	ARG_VEHICLE, ARG_LON, ARG_LAT, ARG_AT, ARG_SPEED, ARG_HEADING,
-	ARG_ACCURACY, ARG_BATTERY, ARG_ALTITUDE, ARG_STATUS
-};
-
-/* The vehicle's row as it was. */
-typedef struct Vehicle
-{
-	char	   *id;
-	int64		epoch;
-	TimestampTz fix_at;
-	bool		has_fix;
-	bool		has_place;
-	double		lon;
-	double		lat;
-	const FleetRegion *outside; /* seen there without having crossed, or NULL */
-	TimestampTz outside_since;
-} Vehicle;
-
-static FleetPlan vehicle_plan = {
-	"SELECT epoch, fix_at, fleet.lon(location), fleet.lat(location), outside_region, outside_since"
-	" FROM fleet.vehicles WHERE region = '%s' AND vehicle_id = $1 FOR NO KEY UPDATE",
-	1, {TEXTOID}
-};
-static FleetPlan update_plan = {
-	"UPDATE fleet.vehicles SET location = fleet.make_point($2, $3), fix_at = $4,"
-	" speed_kmh = $5, heading = $6, accuracy_m = $7,"
-	" battery_pct = COALESCE($8, battery_pct), altitude_m = $9,"
-	" status = COALESCE($10::fleet.vehicle_status, status),"
-	" outside_region = $11, outside_since = $12"
-	" WHERE region = '%s' AND vehicle_id = $1",
-	12, {TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID,
-		FLOAT8OID, FLOAT8OID, FLOAT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
-};
-static FleetPlan ride_plan = {
-	"UPDATE fleet.rides SET current_location = fleet.make_point($2, $3)"
-	" WHERE region = '%s' AND vehicle_id = $1 AND status < 'COMPLETED'",
-	3, {TEXTOID, FLOAT8OID, FLOAT8OID}
-};
-
-/* Made where the vehicle is; a null outcome where this is itself done for another node. */
-static FleetPlan elsewhere_plan = {
-	"SELECT r->>'outcome', r->>'region', (r->>'epoch')::bigint FROM fleet.route('report_fix', $1, NULL, pg_catalog.jsonb_build_object("
-	"'vehicle_id', $1, 'lon', $2, 'lat', $3, 'at', $4, 'speed_kmh', $5, 'heading', $6, 'accuracy_m', $7,"
-	" 'battery_pct', $8, 'altitude_m', $9, 'status', $10)) AS r",
-	10, {TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID,
-		FLOAT8OID, FLOAT8OID, FLOAT8OID, TEXTOID}
-};
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+} Column;
 
 void
 fleet_track_init(void)
@@ -125,56 +64,9 @@ fleet_track_init(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	fleet_track_limit_init();
 	fleet_track_pace_init();
+	fleet_track_report_init();
 	fleet_track_fence_init();
 }
-
-/* ---------- checking the fix ---------- */
-
-static void
-refuse_fix(const char *what, const char *range)
-{
-	ereport(ERROR,
-			(errcode(FLEET_ERRCODE_INVALID_FIX),
-			 errmsg("invalid fix: %s", what),
-			 errdetail_internal("%s", range)));
-}
-
-static void
-check_range(FunctionCallInfo fcinfo, int arg, const char *name, double low, double high,
-			const char *range)
-{
-	double		value;
-
-	if (PG_ARGISNULL(arg))
-		return;
-	value = PG_GETARG_FLOAT8(arg);
-	if (isnan(value) || value < low || value > high)
-		refuse_fix(psprintf("%s is %g", name, value), range);
-}
-
-static void
-check_fix(FunctionCallInfo fcinfo)
-{
-	for (int i = ARG_VEHICLE; i <= ARG_AT; i++)
-		if (PG_ARGISNULL(i))
-			refuse_fix("something is null", "Vehicle, longitude, latitude and time must be given.");
-	check_range(fcinfo, ARG_LON, "longitude", -180, 180, "It is from -180 to 180 degrees.");
-	check_range(fcinfo, ARG_LAT, "latitude", -90, 90, "It is from -90 to 90 degrees.");
-	check_range(fcinfo, ARG_SPEED, "speed", 0, 10000, "It is from 0 to 10000 km/h.");
-	check_range(fcinfo, ARG_HEADING, "heading", 0, 360, "It is from 0 to 360 degrees.");
-	check_range(fcinfo, ARG_ACCURACY, "accuracy", 0, 100000, "It is from 0 to 100000 metres.");
-	check_range(fcinfo, ARG_BATTERY, "battery", 0, 100, "It is from 0 to 100 per cent.");
-	check_range(fcinfo, ARG_ALTITUDE, "altitude", -1000, 100000, "It is from -1000 to 100000 metres.");
-	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(ARG_AT)))
-		refuse_fix("its time is infinite", "A fix was taken at some time.");
-	if (PG_GETARG_TIMESTAMPTZ(ARG_AT) >
-		GetCurrentTimestamp() + INT64CONST(1000) * fleet_clock_max_skew)
-		refuse_fix(psprintf("its time is %s",
-							timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(ARG_AT))),
-				   "It is ahead of this server's clock by more than fleet.max_clock_skew.");
-}
-
-/* ---------- the vehicle ---------- */
 
 static double
 seconds_between(TimestampTz from, TimestampTz to)
@@ -182,245 +74,166 @@ seconds_between(TimestampTz from, TimestampTz to)
 	return (double) (to - from) / USECS_PER_SEC;
 }
 
-/* Lock and read the vehicle's row; false where it is not here. */
-static bool
-lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
-{
-	const FleetRegion *own = map->own;
-	Datum		key = CStringGetTextDatum(vehicle->id);
-	bool		no_fix;
-	bool		no_place;
-	char	   *outside;
-	bool		isnull;
-	HeapTuple	row;
-	TupleDesc	desc;
-
-	if (own == NULL)
-		return false;
-	(void) fleet_handoff_await(map, true, vehicle->id);
-	if (fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
-		return false;
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	vehicle->epoch = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-	vehicle->fix_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &no_fix));
-	vehicle->has_fix = !no_fix;
-	(void) SPI_getbinval(row, desc, 3, &no_place);
-	vehicle->has_place = !no_place;
-	if (!no_place)
-	{
-		vehicle->lon = DatumGetFloat8(SPI_getbinval(row, desc, 3, &isnull));
-		vehicle->lat = DatumGetFloat8(SPI_getbinval(row, desc, 4, &isnull));
-	}
-	outside = SPI_getvalue(row, desc, 5);
-	vehicle->outside = outside ? fleet_region_find(map, outside) : NULL;
-	if (vehicle->outside != NULL)
-		vehicle->outside_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 6, &isnull));
-	return true;
-}
-
-/*
- * What is to be remembered of having been seen outside: in which region, and
- * since when.  A fix in no region says nothing new; one in yet another region
- * begins anew.
- */
-static void
-remember_outside(Vehicle *vehicle, const FleetRegion *own, const FleetRegion *at_region,
-				 TimestampTz at)
-{
-	if (at_region == NULL || at_region == vehicle->outside)
-		return;
-	vehicle->outside = at_region == own ? NULL : at_region;
-	vehicle->outside_since = at;
-}
-
-/* The fix's region, in the same copy of the map as the vehicle's. */
-static const FleetRegion *
-region_of_fix(const FleetRegionMap *map, double lon, double lat)
-{
-	const FleetRegion *region = fleet_region_at(lon, lat);
-
-	return region ? fleet_region_find(map, region->name) : NULL;
-}
-
-static FleetCrossing
-decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehicle,
-	   double lon, double lat, TimestampTz at)
+/* What a fix in at_region (NULL: none) means for a vehicle of ours, by the settings. */
+FleetCrossing
+fleet_track_decide(const FleetRegion *own, const FleetRegion *at_region,
+				   const FleetFixVehicle *vehicle, const FleetFix *fix)
 {
 	FleetCrossingRule rule = {crossing_distance, crossing_dwell, max_speed};
-	FleetCrossingFix fix = {0};
+	FleetCrossingFix crossing = {0};
 
-	fix.has_last = vehicle->has_fix && vehicle->has_place;
-	fix.last_lon = vehicle->lon;
-	fix.last_lat = vehicle->lat;
-	fix.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, at) : 0;
-	fix.lon = lon;
-	fix.lat = lat;
-	fix.is_outside = at_region != NULL && at_region != own;
-	fix.was_outside = vehicle->outside != NULL && vehicle->outside == at_region;
-	if (fix.was_outside)
-		fix.outside_s = seconds_between(vehicle->outside_since, at);
-	if (fix.is_outside && crossing_distance > 0)
-		fix.past_m = fleet_region_distance(own, lon, lat, crossing_distance);
-	return fleet_track_crossing_decide(&rule, &fix);
+	crossing.has_last = vehicle->has_fix && vehicle->has_place;
+	crossing.last_lon = vehicle->lon;
+	crossing.last_lat = vehicle->lat;
+	crossing.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, fix->at) : 0;
+	crossing.lon = fix->lon;
+	crossing.lat = fix->lat;
+	crossing.is_outside = at_region != NULL && at_region != own;
+	crossing.was_outside = vehicle->outside != NULL && vehicle->outside == at_region;
+	if (crossing.was_outside)
+		crossing.outside_s = seconds_between(vehicle->outside_since, fix->at);
+	if (crossing.is_outside && crossing_distance > 0)
+		crossing.past_m = fleet_region_distance(own, fix->lon, fix->lat, crossing_distance);
+	return fleet_track_crossing_decide(&rule, &crossing);
 }
 
-/* The arguments as values of a statement; the status as text. */
-static void
-read_arguments(FunctionCallInfo fcinfo, Datum *values, char *nulls)
-{
-	for (int i = ARG_VEHICLE; i <= ARG_STATUS; i++)
-	{
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-		values[i] = PG_GETARG_DATUM(i);
-	}
-	if (!PG_ARGISNULL(ARG_STATUS))
-		values[ARG_STATUS] = CStringGetTextDatum(DatumGetCString(
-			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
-}
-
-/* Write the fix into the vehicle's row and its open ride's. */
-static void
-store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
-{
-	Datum		values[12];
-	char		nulls[13] = "            ";
-
-	read_arguments(fcinfo, values, nulls);
-	nulls[10] = nulls[11] = vehicle->outside == NULL ? 'n' : ' ';
-	if (vehicle->outside != NULL)
-	{
-		values[10] = CStringGetTextDatum(vehicle->outside->name);
-		values[11] = TimestampTzGetDatum(vehicle->outside_since);
-	}
-	fleet_base_plan_execute(&update_plan, own->name, values, nulls);
-	fleet_base_plan_execute(&ride_plan, own->name, values, NULL);
-}
-
-/* What fences are told of the fix that has been stored. */
-static void
-pass_fences(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
-{
-	FleetFixVehicle before = {.epoch = vehicle->epoch,.has_fix = vehicle->has_fix,
-		.fix_at = vehicle->fix_at,.has_place = vehicle->has_place,.lon = vehicle->lon,
-	.lat = vehicle->lat};
-	FleetFix	fix = {.vehicle = vehicle->id,.lon = PG_GETARG_FLOAT8(ARG_LON),
-		.lat = PG_GETARG_FLOAT8(ARG_LAT),.at = PG_GETARG_TIMESTAMPTZ(ARG_AT)};
-
-	fleet_track_fences_pass(own, &before, &fix);
-}
+/* ---------- one ---------- */
 
 static Datum
-make_result(FunctionCallInfo fcinfo, const char *outcome, const char *region, int64 epoch)
+text_or_null(const char *string, bool *isnull)
 {
-	TupleDesc	desc;
-	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = CStringGetTextDatum(outcome);
-	values[1] = CStringGetTextDatum(region);
-	values[2] = Int64GetDatum(epoch);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
-}
-
-static int64
-hand_off(FunctionCallInfo fcinfo, const FleetRegion *target)
-{
-	Datum		id = PG_GETARG_DATUM(ARG_VEHICLE);
-
-	return fleet_handoff_run(true, construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT),
-							 target->name, 0);
-}
-
-/*
- * The vehicle is not here.  The region that has it takes the fix; where that says
- * that the vehicle has crossed a border it is for us to hand it off, whose
- * transaction it is.
- */
-static Datum
-report_elsewhere(FunctionCallInfo fcinfo)
-{
-	Datum		values[10];
-	char		nulls[11] = "          ";
-	MemoryContext context = CurrentMemoryContext;
-	const char *outcome;
-	const char *region;
-	int64		epoch;
-
-	read_arguments(fcinfo, values, nulls);
-	SPI_connect();
-	fleet_base_plan_execute(&elsewhere_plan, NULL, values, nulls);
-	outcome = fleet_base_plan_text(0, 1);
-	region = fleet_base_plan_text(0, 2);
-	epoch = fleet_base_plan_int64(0, 3, NULL);
-	if (outcome != NULL)
-	{
-		outcome = MemoryContextStrdup(context, outcome);
-		region = MemoryContextStrdup(context, region);
-	}
-	SPI_finish();
-	if (outcome == NULL)
-		return (Datum) 0;
-	if (strcmp(outcome, "crossed") == 0)
-		return make_result(fcinfo, "moved", region,
-						   hand_off(fcinfo, fleet_region_require(fleet_region_map_member(), region)));
-	return make_result(fcinfo, outcome, region, epoch);
+	*isnull = string == NULL;
+	return string != NULL ? CStringGetTextDatum(string) : (Datum) 0;
 }
 
 /* fleet.report_fix(...) -> fleet.fix_result */
 Datum
 fleet_track_report_fix(PG_FUNCTION_ARGS)
 {
-	const FleetRegionMap *map = fleet_region_map_member();
-	const FleetRegion *own = map->own;
-	const FleetRegion *at_region;
-	Vehicle		vehicle = {0};
-	FleetCrossing crossing;
-	double		lon;
-	double		lat;
-	TimestampTz at;
+	FleetReport report = {0};
+	Datum		given[FLEET_FIX_ARGS];
+	bool		isnull[FLEET_FIX_ARGS];
+	Datum		values[3];
+	bool		nulls[3] = {false};
+	TupleDesc	desc;
 
-	check_fix(fcinfo);
-	vehicle.id = text_to_cstring(PG_GETARG_TEXT_PP(ARG_VEHICLE));
-	lon = PG_GETARG_FLOAT8(ARG_LON);
-	lat = PG_GETARG_FLOAT8(ARG_LAT);
-	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
-
-	if (own != NULL)
-		fleet_track_pace_look(vehicle.id);
-	SPI_connect();
-	if (!lock_vehicle(map, &vehicle))
+	for (int i = 0; i < FLEET_FIX_ARGS; i++)
 	{
-		Datum		result;
+		given[i] = PG_GETARG_DATUM(i);
+		isnull[i] = PG_ARGISNULL(i);
+	}
+	fleet_track_fix_read(&report.fix, given, isnull);
+	fleet_track_report_one(&report);
+	if (report.outcome == NULL)
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = CStringGetTextDatum(report.outcome);
+	values[1] = text_or_null(report.region, &nulls[1]);
+	values[2] = Int64GetDatum(report.epoch);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
 
-		SPI_finish();
-		result = report_elsewhere(fcinfo);
-		fcinfo->isnull = result == (Datum) 0;
-		return result;
-	}
-	fleet_track_pace_take(vehicle.id);
-	if (vehicle.has_fix && at <= vehicle.fix_at)
-	{
-		SPI_finish();
-		return make_result(fcinfo, "stale", own->name, vehicle.epoch);
-	}
-	at_region = region_of_fix(map, lon, lat);
-	crossing = decide(own, at_region, &vehicle, lon, lat, at);
-	if (crossing != FLEET_CROSSING_IMPLAUSIBLE)
-	{
-		remember_outside(&vehicle, own, at_region, at);
-		store_fix(fcinfo, own, &vehicle);
-		pass_fences(fcinfo, own, &vehicle);
-	}
-	SPI_finish();
+/* ---------- many ---------- */
 
-	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
-		return make_result(fcinfo, "implausible", own->name, vehicle.epoch);
-	if (crossing == FLEET_CROSSING_CROSS && fleet_handoff_is_serving())
-		return make_result(fcinfo, "crossed", at_region->name, vehicle.epoch);
-	if (crossing == FLEET_CROSSING_CROSS)
-		return make_result(fcinfo, "moved", at_region->name, hand_off(fcinfo, at_region));
-	return make_result(fcinfo, "accepted", own->name, vehicle.epoch);
+/* An array argument; empty where it is null. */
+static Column
+read_column(FunctionCallInfo fcinfo, int arg)
+{
+	Column		column = {NULL, NULL, 0};
+	ArrayType  *array;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+
+	if (PG_ARGISNULL(arg))
+		return column;
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("an array of fixes must have one dimension")));
+	get_typlenbyvalalign(ARR_ELEMTYPE(array), &typlen, &typbyval, &typalign);
+	deconstruct_array(array, ARR_ELEMTYPE(array), typlen, typbyval, typalign,
+					  &column.values, &column.nulls, &column.n);
+	return column;
+}
+
+static void
+check_length(int arg, const Column *column, int n)
+{
+	if (column->n != n)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("the arrays of fixes differ in length"),
+				 errdetail("There are %d vehicles, and %d elements in argument %d.", n, column->n, arg + 1),
+				 errhint("Give each array an element for each fix, null where it is not known, or leave the array out.")));
+}
+
+/* The fixes, one from each array's next element; *n of them. */
+static FleetReport *
+read_reports(FunctionCallInfo fcinfo, int *n)
+{
+	Column		columns[FLEET_FIX_ARGS];
+	FleetReport *reports;
+
+	for (int arg = 0; arg < FLEET_FIX_ARGS; arg++)
+		columns[arg] = read_column(fcinfo, arg);
+	*n = columns[FLEET_FIX_ARG_VEHICLE].n;
+	for (int arg = 0; arg < FLEET_FIX_ARGS; arg++)
+		if (!PG_ARGISNULL(arg) || arg <= FLEET_FIX_ARG_LAT)
+			check_length(arg, &columns[arg], *n);
+	reports = palloc_extended(sizeof(FleetReport) * Max(*n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < *n; i++)
+	{
+		Datum		values[FLEET_FIX_ARGS] = {0};
+		bool		nulls[FLEET_FIX_ARGS];
+
+		for (int arg = 0; arg < FLEET_FIX_ARGS; arg++)
+		{
+			nulls[arg] = columns[arg].n == 0 || columns[arg].nulls[i];
+			if (!nulls[arg])
+				values[arg] = columns[arg].values[i];
+		}
+		if (PG_ARGISNULL(FLEET_FIX_ARG_AT))	/* as fleet.report_fix has it */
+		{
+			nulls[FLEET_FIX_ARG_AT] = false;
+			values[FLEET_FIX_ARG_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+		}
+		fleet_track_fix_read(&reports[i].fix, values, nulls);
+	}
+	return reports;
+}
+
+static void
+put_report(ReturnSetInfo *result, int number, const FleetReport *report)
+{
+	const FleetFixRefusal *refusal = report->refusal;
+	Datum		values[8];
+	bool		nulls[8] = {false};
+
+	values[0] = Int32GetDatum(number);
+	values[1] = text_or_null(report->fix.vehicle, &nulls[1]);
+	values[2] = CStringGetTextDatum(refusal ? "refused" : report->outcome);
+	values[3] = text_or_null(report->region, &nulls[3]);
+	values[4] = Int64GetDatum(report->epoch);
+	nulls[4] = report->region == NULL;
+	values[5] = text_or_null(refusal ? unpack_sql_state(refusal->sqlstate) : NULL, &nulls[5]);
+	values[6] = text_or_null(refusal ? refusal->message : NULL, &nulls[6]);
+	values[7] = text_or_null(refusal ? refusal->detail : NULL, &nulls[7]);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* fleet.report_fixes(...) -> setof record */
+Datum
+fleet_track_report_fixes(PG_FUNCTION_ARGS)
+{
+	int			n;
+	FleetReport *reports = read_reports(fcinfo, &n);
+
+	fleet_track_report_many(reports, n);
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < n; i++)
+		put_report((ReturnSetInfo *) fcinfo->resultinfo, i + 1, &reports[i]);
+	PG_RETURN_VOID();
 }

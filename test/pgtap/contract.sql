@@ -27,6 +27,10 @@ INSERT INTO contract VALUES
 	('report_fix', 'vehicle_id text, lon double precision, lat double precision, at timestamp with time zone, speed_kmh double precision,'
 		' heading double precision, accuracy_m double precision, battery_pct double precision, altitude_m double precision,'
 		' status fleet.vehicle_status', 'fleet.fix_result', 'v', false, true, true),
+	('report_fixes', 'vehicle_ids text[], lons double precision[], lats double precision[], ats timestamp with time zone[], speeds_kmh double precision[],'
+		' headings double precision[], accuracies_m double precision[], batteries_pct double precision[], altitudes_m double precision[],'
+		' statuses fleet.vehicle_status[]', 'TABLE(number integer, vehicle_id text, outcome text, region text, epoch bigint, reason_sqlstate text,'
+		' reason_message text, reason_detail text)', 'v', false, true, true),
 	('rate_limit', 'bucket text, key text, max integer, per interval', 'boolean', 'v', false, false, false),
 	('require_rate', 'bucket text, key text, max integer, per interval', 'void', 'v', false, false, false),
 	('add_fence', 'name text, area public.geometry, events text[], dwell interval, status fleet.vehicle_status, notify boolean', 'text', 'v', false, false, false),
@@ -102,7 +106,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
-	$$VALUES ('channel'), ('distance_m'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
+	$$VALUES ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
 		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
 		('slot_name'), ('with_result'), ('as_fence_area'), ('fence_area_problem'), ('fence_place_problem'), ('flat_place')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
@@ -125,7 +129,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7),
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('report_fixes', 7),
 		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
@@ -134,7 +138,7 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
 		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('limits'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('limits'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -201,7 +205,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.fence_event_retention')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.fence_event_retention')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
