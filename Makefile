@@ -10,6 +10,7 @@
 #   make fuzz, make chaos SECONDS=60 SEED=n: malformed input; everything at random
 #   make crash-matrix     make everything fail once, write docs/crash-matrix.md anew
 #   make bench-geo        the geofence test beside PostGIS
+#   make bench-fence      what fences cost a position report
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
@@ -60,7 +61,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -126,6 +127,9 @@ crash-matrix:
 	+@new=$$(mktemp) && chmod 666 "$$new" && \
 	    { TESTS=009_crash_matrix FLEET_WRITE_MATRIX="$$new" test/run.sh tap; rc=$$?; } && \
 	    { [ ! -s "$$new" ] || cat "$$new" >docs/crash-matrix.md; rm -f "$$new"; exit $$rc; }
+
+bench-fence:
+	+@test/bench/fence.sh
 
 bench-geo:
 	+@test/bench/geo.sh

@@ -10,13 +10,14 @@
 --   region    identity, the region map, where a place is
 --   wire      row images
 --   handoff   rides and vehicles, their life cycle, departures, the handoff
+--   fences    areas, places and pairs of vehicles that users watch
 --   commit    decisions, the resolver, what is in doubt
 --   live      the latest positions in shared memory
 --   region    changing the map (after commit, which it uses)
 --   replica   replicas of all regions, fed by logical replication
 --   notify    changes told by NOTIFY, to who listens
 --   query     reads of rides and vehicles over many regions
---   track     position reports, limits
+--   track     position reports, limits, events of fences
 --   decode    the change stream
 --   verify    the invariants, checked
 --
@@ -826,11 +827,14 @@ CREATE TABLE fleet.vehicles (
 	outside_since timestamptz,
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
-	hlc fleet.hlc NOT NULL DEFAULT fleet.hlc_now()
+	hlc fleet.hlc NOT NULL DEFAULT fleet.hlc_now(),
+	stays jsonb
 ) PARTITION BY LIST (region);
 COMMENT ON TABLE fleet.vehicles IS 'vehicles of all regions; those of this node''s region are a local partition';
 COMMENT ON COLUMN fleet.vehicles.location IS 'WGS 84, of the last accepted fix';
 COMMENT ON COLUMN fleet.vehicles.heading IS 'degrees from north, clockwise';
+COMMENT ON COLUMN fleet.vehicles.stays IS
+	'since when it is in the fences that ask for dwell, {id of the fence: microseconds since 2000, or told}; being part of the row, it goes where the vehicle goes';
 COMMENT ON COLUMN fleet.vehicles.outside_region IS 'region in which the vehicle was last seen without having crossed by the crossing rule';
 
 CREATE TABLE fleet.rides (
@@ -1336,6 +1340,306 @@ COMMENT ON FUNCTION fleet.depart_again(text, jsonb) IS
 REVOKE EXECUTE ON FUNCTION fleet.depart_again(text, jsonb) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
+-- fences: areas, places and pairs of vehicles that users watch
+-- ---------------------------------------------------------------------------
+--
+-- They are the same on all regions' nodes, as the region map is: a change is applied on all of
+-- them in one two-phase commit.  It holds the map, so that a region that joins gets either
+-- the fences before it or those after it.
+
+CREATE TABLE fleet.fences (
+	name text PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 100),
+	id uuid NOT NULL,
+	area geometry(MultiPolygon, 4326),
+	place geography(Point, 4326),
+	vehicle_id text,
+	other_id text,
+	radius_m float8,
+	events text[] NOT NULL,
+	dwell interval,
+	status fleet.vehicle_status,
+	notify boolean NOT NULL,
+	created_at timestamptz NOT NULL,
+	CHECK (num_nonnulls(area, place, vehicle_id) = 1 AND (area IS NULL) = (radius_m IS NOT NULL) AND (vehicle_id IS NULL) = (other_id IS NULL))
+);
+COMMENT ON TABLE fleet.fences IS 'what fleet.add_fence and fleet.add_pair have made; the same on all nodes';
+COMMENT ON COLUMN fleet.fences.id IS 'tells it from another one that had the name before';
+COMMENT ON COLUMN fleet.fences.radius_m IS 'of a place, around it; of a pair, how near the two are to come';
+COMMENT ON COLUMN fleet.fences.dwell IS 'after so long in it there is an event dwell';
+COMMENT ON COLUMN fleet.fences.status IS 'it is about vehicles of this status only; null = of all';
+COMMENT ON COLUMN fleet.fences.notify IS 'whether its events are told by NOTIFY, too';
+
+CREATE TABLE fleet.fence_log (
+	name text NOT NULL,
+	change text NOT NULL CHECK (change IN ('add', 'remove')),
+	stamp fleet.hlc NOT NULL,
+	dtxid text,
+	changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX fence_log_dtxid ON fleet.fence_log (dtxid);
+CREATE INDEX fence_log_name ON fleet.fence_log (name, stamp);
+COMMENT ON TABLE fleet.fence_log IS 'every change of the fences that this node has applied';
+
+SELECT pg_catalog.pg_extension_config_dump('fleet.fences', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.fence_log', '');
+
+CREATE FUNCTION fleet.fences_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_track_fences_changed'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.fences_changed() IS 'trigger: has all backends read the fences again';
+REVOKE EXECUTE ON FUNCTION fleet.fences_changed() FROM PUBLIC;
+CREATE TRIGGER fleet_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fleet.fences
+	FOR EACH STATEMENT EXECUTE FUNCTION fleet.fences_changed();
+
+CREATE FUNCTION fleet.fence_wkb(fence fleet.fences) RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_AsEWKB((fence).area);
+END;
+COMMENT ON FUNCTION fleet.fence_wkb(fleet.fences) IS 'internal: the area of a fence as EWKB, null where it has none';
+REVOKE EXECUTE ON FUNCTION fleet.fence_wkb(fleet.fences) FROM PUBLIC;
+
+CREATE FUNCTION fleet.as_fence_area(area geometry) RETURNS geometry
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_Force2D(ST_Multi(area));
+END;
+COMMENT ON FUNCTION fleet.as_fence_area(geometry) IS 'internal: a polygon as a flat MultiPolygon';
+
+CREATE FUNCTION fleet.fence_area_problem(area geometry) RETURNS text
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT COALESCE(fleet.geofence_problem(area),
+		CASE WHEN ST_NPoints(area) > 10000 THEN 'it has ' || ST_NPoints(area) || ' points, and 10000 are the most' END);
+END;
+COMMENT ON FUNCTION fleet.fence_area_problem(geometry) IS 'internal: why this cannot be the area of a fence, or null';
+
+CREATE FUNCTION fleet.fence_place_problem(place geography, radius_m float8) RETURNS text
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN place IS NULL THEN 'it is null'
+		WHEN GeometryType(place::geometry) <> 'POINT' OR ST_IsEmpty(place::geometry) THEN 'it is not a POINT'
+		WHEN ST_SRID(place::geometry) <> 4326 THEN 'its SRID is ' || ST_SRID(place::geometry) || ', not 4326'
+		WHEN radius_m IS NULL OR NOT (radius_m > 0 AND radius_m <= 1000000) THEN 'its radius is ' || COALESCE(radius_m::text, 'null') || ' metres'
+	END;
+END;
+COMMENT ON FUNCTION fleet.fence_place_problem(geography, float8) IS 'internal: why this cannot be the place of a fence, or null';
+
+CREATE FUNCTION fleet.flat_place(place geography) RETURNS geography
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_Force2D(place::geometry)::geography;
+END;
+COMMENT ON FUNCTION fleet.flat_place(geography) IS 'internal: a place without its height';
+
+CREATE FUNCTION fleet.all_fences() RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE(jsonb_agg(fleet.row_image(f)), '[]') FROM fleet.fences AS f;
+END;
+COMMENT ON FUNCTION fleet.all_fences() IS 'internal: the fences as they are sent to a region that joins';
+REVOKE EXECUTE ON FUNCTION fleet.all_fences() FROM PUBLIC;
+
+CREATE FUNCTION fleet.request_fence(region text, change jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'fleet_commit_request_fence'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.request_fence(text, jsonb) IS
+	'internal: has the node of a region change a fence, as a branch of this transaction, whose name it returns';
+REVOKE EXECUTE ON FUNCTION fleet.request_fence(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.apply_fence(dtxid text, change jsonb, redo boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = 0
+AS $$
+DECLARE
+	is_new boolean := change ? 'add';
+	fence fleet.fences := jsonb_populate_record(NULL::fleet.fences, change->'add');
+	fence_name text := CASE WHEN is_new THEN fence.name ELSE change->>'remove' END;
+	made_at fleet.hlc := (change->>'stamp')::bigint::fleet.hlc;
+BEGIN
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	LOCK TABLE fleet.map IN SHARE MODE;
+	IF NOT redo AND (SELECT m.version FROM fleet.map AS m) IS DISTINCT FROM (change->>'version')::bigint THEN
+		RAISE EXCEPTION 'the region map has changed meanwhile' USING ERRCODE = 'RF007', HINT = 'Try again.';
+	END IF;
+	-- A change that is made again because its PREPARE was lost: what came later stands.
+	IF NOT redo OR NOT EXISTS (SELECT FROM fleet.fence_log AS l WHERE l.name = fence_name AND l.stamp OPERATOR(fleet.>) made_at) THEN
+		IF is_new THEN
+			INSERT INTO fleet.fences SELECT fence.* ON CONFLICT (name) DO NOTHING;
+			IF NOT FOUND AND NOT redo THEN
+				RAISE EXCEPTION 'fence "%" already exists', fence_name
+					USING ERRCODE = 'duplicate_object', HINT = 'Remove it first with fleet.remove_fence.';
+			END IF;
+		ELSE
+			DELETE FROM fleet.fences AS f WHERE f.name = fence_name;
+		END IF;
+	END IF;
+	INSERT INTO fleet.fence_log (name, change, stamp, dtxid)
+		VALUES (fence_name, CASE WHEN is_new THEN 'add' ELSE 'remove' END, made_at, dtxid);
+END
+$$;
+COMMENT ON FUNCTION fleet.apply_fence(text, jsonb, boolean) IS 'internal: changes a fence of this node';
+REVOKE EXECUTE ON FUNCTION fleet.apply_fence(text, jsonb, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.apply_fence(text, jsonb, boolean) TO fleet_node;
+
+CREATE FUNCTION fleet.change_fence(change jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = 0
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	peer text;
+	dtxid text;
+BEGIN
+	IF own IS NULL THEN
+		RAISE EXCEPTION 'this node owns no region'
+			USING ERRCODE = 'RF004', DETAIL = 'Fences are those of all regions'' nodes.', HINT = 'Call the node of a region.';
+	END IF;
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	LOCK TABLE fleet.map IN SHARE MODE;
+	change := change || jsonb_build_object('version', (SELECT m.version FROM fleet.map AS m), 'stamp', fleet.hlc_now()::bigint);
+	FOR peer IN SELECT m.name FROM fleet.map_regions AS m WHERE m.name <> own ORDER BY m.name LOOP
+		dtxid := fleet.request_fence(peer, change);
+	END LOOP;
+	PERFORM fleet.apply_fence(dtxid, change, false);
+END
+$$;
+COMMENT ON FUNCTION fleet.change_fence(jsonb) IS 'internal: changes a fence on all regions'' nodes, in this transaction';
+REVOKE EXECUTE ON FUNCTION fleet.change_fence(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.make_fence(fence fleet.fences) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	allowed text[] := CASE WHEN fence.vehicle_id IS NOT NULL THEN '{near}' WHEN fence.area IS NOT NULL THEN '{enter,exit,dwell,cross}'
+		ELSE '{enter,exit,dwell,cross,near}' END;
+	problem text := CASE
+		WHEN fence.name IS NULL OR length(fence.name) NOT BETWEEN 1 AND 100 THEN 'Its name must have 1 to 100 characters.'
+		WHEN fence.notify IS NULL THEN 'Whether it is told by NOTIFY must not be null.'
+		WHEN fence.events IS NULL OR cardinality(fence.events) = 0 OR NOT fence.events <@ allowed
+			OR array_position(fence.events, NULL) IS NOT NULL THEN format('Its events must be some of %s.', array_to_string(allowed, ', '))
+		WHEN ('dwell' = ANY (fence.events)) <> (fence.dwell IS NOT NULL) THEN 'The event dwell and the time to dwell must be given together.'
+		WHEN NOT fence.dwell BETWEEN interval '1 second' AND interval '30 days' THEN 'The time to dwell must be from 1 second to 30 days.'
+	END;
+BEGIN
+	IF problem IS NOT NULL THEN
+		RAISE EXCEPTION 'fence "%" cannot be made', fence.name USING ERRCODE = 'invalid_parameter_value', DETAIL = problem,
+			HINT = CASE WHEN fence.area IS NOT NULL AND 'near' = ANY (fence.events) THEN 'near is for a place with a radius, and for two vehicles.' ELSE '' END;
+	END IF;
+	fence.id := gen_random_uuid();
+	fence.created_at := now();
+	PERFORM fleet.change_fence(jsonb_build_object('add', fleet.row_image(fence)));
+	RETURN fleet.channel('fence', fence.name);
+END
+$$;
+COMMENT ON FUNCTION fleet.make_fence(fleet.fences) IS 'internal: checks what all fences have in common, and makes one on all nodes';
+REVOKE EXECUTE ON FUNCTION fleet.make_fence(fleet.fences) FROM PUBLIC;
+
+-- These three write tables of fleet's on all nodes, so EXECUTE on them is the right to do it.
+
+CREATE FUNCTION fleet.add_fence(name text, area geometry, events text[] DEFAULT '{enter,exit}', dwell interval DEFAULT NULL,
+	status fleet.vehicle_status DEFAULT NULL, notify boolean DEFAULT true) RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	fence fleet.fences;
+	problem text;
+BEGIN
+	area := fleet.as_fence_area(area);
+	problem := fleet.fence_area_problem(area);
+	IF problem IS NOT NULL THEN
+		RAISE EXCEPTION 'the area of fence "%" cannot be used', name
+			USING ERRCODE = 'RF013', DETAIL = format('A fence is a Polygon or MultiPolygon of SRID 4326; %s.', problem),
+			HINT = 'ST_SetSRID, ST_Transform, ST_MakeValid and ST_Simplify may help.';
+	END IF;
+	fence.name := name;
+	fence.area := area;
+	fence.events := events;
+	fence.dwell := dwell;
+	fence.status := status;
+	fence.notify := notify;
+	RETURN fleet.make_fence(fence);
+END
+$$;
+COMMENT ON FUNCTION fleet.add_fence(text, geometry, text[], interval, fleet.vehicle_status, boolean) IS
+	'an area whose events are noted from now on, on all nodes; returns the channel on which they are told';
+REVOKE EXECUTE ON FUNCTION fleet.add_fence(text, geometry, text[], interval, fleet.vehicle_status, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.add_fence(name text, place geography, radius_m float8, events text[] DEFAULT '{near}', dwell interval DEFAULT NULL,
+	status fleet.vehicle_status DEFAULT NULL, notify boolean DEFAULT true) RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	fence fleet.fences;
+	problem text := fleet.fence_place_problem(place, radius_m);
+BEGIN
+	IF problem IS NOT NULL THEN
+		RAISE EXCEPTION 'the place of fence "%" cannot be used', name
+			USING ERRCODE = 'RF013', DETAIL = format('A place is a Point of SRID 4326 with a radius of more than 0 and at most 1000000 metres; %s.', problem);
+	END IF;
+	fence.name := name;
+	fence.place := fleet.flat_place(place);
+	fence.radius_m := radius_m;
+	fence.events := events;
+	fence.dwell := dwell;
+	fence.status := status;
+	fence.notify := notify;
+	RETURN fleet.make_fence(fence);
+END
+$$;
+COMMENT ON FUNCTION fleet.add_fence(text, geography, float8, text[], interval, fleet.vehicle_status, boolean) IS
+	'a place with a radius whose events are noted from now on, on all nodes; returns the channel on which they are told';
+REVOKE EXECUTE ON FUNCTION fleet.add_fence(text, geography, float8, text[], interval, fleet.vehicle_status, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.add_pair(name text, vehicle_id text, other_id text, within_m float8, notify boolean DEFAULT true) RETURNS text
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	fence fleet.fences;
+BEGIN
+	IF vehicle_id IS NULL OR other_id IS NULL OR vehicle_id = other_id OR length(vehicle_id) NOT BETWEEN 1 AND 200
+		OR length(other_id) NOT BETWEEN 1 AND 200 OR within_m IS NULL OR NOT (within_m > 0 AND within_m <= 1000000) THEN
+		RAISE EXCEPTION 'fence "%" cannot be made', name USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'A pair is two vehicles and a distance of more than 0 and at most 1000000 metres.';
+	END IF;
+	fence.name := name;
+	fence.vehicle_id := vehicle_id;
+	fence.other_id := other_id;
+	fence.radius_m := within_m;
+	fence.events := '{near}';
+	fence.notify := notify;
+	RETURN fleet.make_fence(fence);
+END
+$$;
+COMMENT ON FUNCTION fleet.add_pair(text, text, text, float8, boolean) IS
+	'two vehicles of which it is noted when one comes near the other, in the same region; returns the channel on which that is told';
+REVOKE EXECUTE ON FUNCTION fleet.add_pair(text, text, text, float8, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.remove_fence(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.fences AS f WHERE f.name = remove_fence.name) THEN
+		RAISE EXCEPTION 'fence "%" does not exist', name
+			USING ERRCODE = 'RF033', HINT = 'The table fleet.fences lists them.';
+	END IF;
+	PERFORM fleet.change_fence(jsonb_build_object('remove', name));
+END
+$$;
+COMMENT ON FUNCTION fleet.remove_fence(text) IS 'removes a fence, or a pair, from all nodes; its events stay';
+REVOKE EXECUTE ON FUNCTION fleet.remove_fence(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
 -- commit: decisions, the resolver, what is in doubt
 -- ---------------------------------------------------------------------------
 
@@ -1344,7 +1648,7 @@ CREATE TABLE fleet.decisions (
 	dtxid text NOT NULL,
 	branch integer NOT NULL,
 	region text NOT NULL,
-	kind text NOT NULL CHECK (kind IN ('depart', 'arrive', 'map', 'call')),
+	kind text NOT NULL CHECK (kind IN ('depart', 'arrive', 'map', 'call', 'fence')),
 	payload jsonb,
 	decided_at timestamptz NOT NULL DEFAULT now()
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -1353,7 +1657,7 @@ COMMENT ON TABLE fleet.decisions IS
 	'decision records of the transactions that this node coordinates: a row that is visible means commit; gone when settled';
 COMMENT ON COLUMN fleet.decisions.seq IS 'order of the requests of a transaction';
 COMMENT ON COLUMN fleet.decisions.payload IS
-	'of a departure the rows that left, of a call its arguments; null of an arrival, which departures tell, and of a map change, which the present map tells (see fleet.branch_request)';
+	'of a departure the rows that left, of a call its arguments, of a fence its change; null of an arrival, which departures tell, and of a map change, which the present map tells (see fleet.branch_request)';
 SELECT pg_catalog.pg_extension_config_dump('fleet.decisions', '');
 SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_log_id_seq', '');
 
@@ -1429,7 +1733,8 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT EXISTS (SELECT FROM fleet.handoff_log AS h WHERE h.dtxid = branch_applied.dtxid)
 		OR EXISTS (SELECT FROM fleet.call_log AS c WHERE c.dtxid = branch_applied.dtxid)
-		OR EXISTS (SELECT FROM fleet.map_log AS m WHERE m.dtxid = branch_applied.dtxid);
+		OR EXISTS (SELECT FROM fleet.map_log AS m WHERE m.dtxid = branch_applied.dtxid)
+		OR EXISTS (SELECT FROM fleet.fence_log AS f WHERE f.dtxid = branch_applied.dtxid);
 END;
 COMMENT ON FUNCTION fleet.branch_applied(text) IS 'whether this node''s branch of a distributed transaction has committed';
 REVOKE EXECUTE ON FUNCTION fleet.branch_applied(text) FROM PUBLIC;
@@ -1832,6 +2137,11 @@ BEGIN
 	INSERT INTO fleet.map_regions AS m
 		SELECT x.* FROM jsonb_populate_recordset(NULL::fleet.map_regions, map->'regions') AS x
 		ON CONFLICT (name) DO UPDATE SET node = excluded.node, capacity = excluded.capacity, geofence = excluded.geofence;
+	-- Who is on the map already has them.
+	IF leaving OR old_version IS NULL THEN
+		DELETE FROM fleet.fences;
+		INSERT INTO fleet.fences SELECT f.* FROM jsonb_populate_recordset(NULL::fleet.fences, map->'fences') AS f WHERE NOT leaving;
+	END IF;
 	DELETE FROM fleet.map;
 	IF NOT leaving THEN
 		INSERT INTO fleet.map (id, version) VALUES ((map->>'id')::uuid, new_version);
@@ -1850,7 +2160,7 @@ BEGIN ATOMIC
 	-- All arrivals in one, since that is how the departures tell them.
 	SELECT jsonb_agg(jsonb_build_object('kind', r.kind, 'payload',
 			CASE r.kind WHEN 'arrive' THEN fleet.arriving(branch_request.dtxid, r.region)
-				WHEN 'map' THEN fleet.map_payload(r.region) ELSE r.payload END) ORDER BY r.seq)
+				WHEN 'map' THEN fleet.map_payload(r.region) || jsonb_build_object('fences', fleet.all_fences()) ELSE r.payload END) ORDER BY r.seq)
 	FROM (SELECT d.kind, d.region, d.payload, min(d.seq) AS seq FROM fleet.decisions AS d
 		WHERE d.dtxid = branch_request.dtxid AND d.branch = branch_request.branch
 		GROUP BY d.kind, d.region, d.payload) AS r;
@@ -1909,6 +2219,7 @@ BEGIN
 			WHEN 'arrive' THEN PERFORM fleet.arrive(dtxid, request->'payload', 0, true);
 			WHEN 'depart' THEN PERFORM fleet.depart_again(dtxid, request->'payload');
 			WHEN 'map' THEN PERFORM fleet.apply_map(dtxid, request->'payload', true);
+			WHEN 'fence' THEN PERFORM fleet.apply_fence(dtxid, request->'payload', true);
 			WHEN 'call' THEN
 				problem := fleet.call_again(request->'payload', again);
 				IF problem IS NULL THEN
@@ -1949,7 +2260,9 @@ BEGIN
 		CONTINUE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = peer AND m.node = own_node)
 			OR regions @> jsonb_build_array(jsonb_build_object('name', peer, 'node', own_node));
 		dtxid := fleet.request_map(peer, map || jsonb_build_object('regions',
-			CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END));
+			CASE WHEN regions @> jsonb_build_array(jsonb_build_object('name', peer)) THEN regions ELSE '[]' END)
+			|| CASE WHEN EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = peer) THEN '{}'
+				ELSE jsonb_build_object('fences', fleet.all_fences()) END);
 	END LOOP;
 	-- This node, too, is off the map without a region of its own.
 	PERFORM fleet.apply_map(dtxid, map || jsonb_build_object('regions',
@@ -2409,7 +2722,7 @@ BEGIN ATOMIC
 	SELECT 'fleet_rides', 'local_rides', '{ride_id,vehicle_id,customer_id,region,status,fare,start_location,current_location,end_location,requested_at,'
 		'en_route_at,arrived_at,started_at,completed_at,cancelled_at,updated_at,path_m,duration,epoch,hlc,idempotency_keys}'::name[], 'insert, update'
 	UNION ALL SELECT 'fleet_rides', 'local_vehicles', '{vehicle_id,region,status,location,fix_at,speed_kmh,heading,altitude_m,accuracy_m,battery_pct,'
-		'outside_region,outside_since,updated_at,epoch,hlc}', 'insert, update'
+		'outside_region,outside_since,updated_at,epoch,hlc,stays}', 'insert, update'
 	UNION ALL SELECT 'fleet_rides', 'heartbeat', '{region,hlc,beat,publications}', 'insert, update'
 	UNION ALL SELECT 'fleet_departures', 'departures', '{kind,key,epoch,target,hlc,image}', 'insert';
 END;
@@ -3652,7 +3965,7 @@ COMMENT ON FUNCTION fleet.last_read() IS
 	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp, and whether others made the sums';
 
 -- ---------------------------------------------------------------------------
--- track: position reports, limits
+-- track: position reports, limits, events of fences
 -- ---------------------------------------------------------------------------
 
 CREATE TYPE fleet.fix_result AS (outcome text, region text, epoch bigint);
@@ -3719,6 +4032,135 @@ REVOKE EXECUTE ON FUNCTION fleet.limit_counters() FROM PUBLIC;
 
 CREATE VIEW fleet.limits AS SELECT * FROM fleet.limit_counters();
 COMMENT ON VIEW fleet.limits IS 'the limiters of this server, of all databases: their entries, and what they have let through and refused since it started';
+
+-- Events of fences (fleet.add_fence), and relations between what moves and where it is.
+
+CREATE TABLE fleet.fence_events (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	kind text NOT NULL CHECK (kind IN ('enter', 'exit', 'dwell', 'cross', 'near')),
+	fence text NOT NULL,
+	vehicle_id text NOT NULL,
+	other_id text,
+	region text NOT NULL,
+	location geography(Point, 4326) NOT NULL,
+	at timestamptz NOT NULL,
+	epoch bigint NOT NULL,
+	hlc fleet.hlc NOT NULL,
+	noted_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX fence_events_noted ON fleet.fence_events (noted_at);
+COMMENT ON TABLE fleet.fence_events IS 'what vehicles of this region did at fences; written with the fix';
+COMMENT ON COLUMN fleet.fence_events.other_id IS 'the vehicle that it is near to';
+COMMENT ON COLUMN fleet.fence_events.location IS 'of the fix, as is at; epoch and hlc are those of the vehicle with it';
+SELECT pg_catalog.pg_extension_config_dump('fleet.fence_events', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.fence_events_id_seq', '');
+
+CREATE FUNCTION fleet.fence_event_json(event fleet.fence_events) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+BEGIN ATOMIC
+	SELECT jsonb_strip_nulls(jsonb_build_object('id', (event).id, 'operation', 'event', 'kind', 'vehicle', 'key', (event).vehicle_id,
+		'epoch', (event).epoch, 'hlc', (event).hlc::bigint::text, 'region', (event).region, 'event', (event).kind, 'fence', (event).fence,
+		'other_id', (event).other_id, 'location', fleet.lon_lat((event).location::text), 'at', (event).at))::text;
+END;
+COMMENT ON FUNCTION fleet.fence_event_json(fleet.fence_events) IS 'internal: an event as it is told by NOTIFY';
+REVOKE EXECUTE ON FUNCTION fleet.fence_event_json(fleet.fence_events) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drop_fence_events(older_than interval DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	age interval := COALESCE(older_than, NULLIF(current_setting('fleet.fence_event_retention')::interval, interval '0'));
+	dropped bigint;
+BEGIN
+	IF age < interval '0' THEN
+		RAISE EXCEPTION 'an age is not negative' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	DELETE FROM fleet.fence_events AS e WHERE e.noted_at < now() - age;
+	GET DIAGNOSTICS dropped = ROW_COUNT;
+	RETURN dropped;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_fence_events(interval) IS
+	'deletes events of fences that are older than this, or than fleet.fence_event_retention; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.drop_fence_events(interval) FROM PUBLIC;
+
+CREATE FUNCTION fleet.fences_at(lon float8, lat float8) RETURNS SETOF text
+	AS 'MODULE_PATHNAME', 'fleet_track_fences_at'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 2
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.fences_at(float8, float8) IS 'the fences that a place (degrees) is in; needs SELECT on fleet.fences';
+
+CREATE FUNCTION fleet.is_in_fence(fence text, lon float8, lat float8) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_track_is_in_fence'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.is_in_fence(text, float8, float8) IS 'whether a place (degrees) is in a fence; needs SELECT on fleet.fences';
+
+CREATE VIEW fleet.located_in WITH (security_invoker = true) AS
+	SELECT 'vehicle' AS kind, v.vehicle_id AS key, v.region,
+		ARRAY(SELECT f FROM fleet.fences_at(fleet.lon(v.location), fleet.lat(v.location)) AS f ORDER BY f) AS fences
+	FROM fleet.vehicles AS v
+	UNION ALL
+	SELECT 'ride', r.ride_id, r.region,
+		ARRAY(SELECT f FROM fleet.fences_at(fleet.lon(COALESCE(r.current_location, r.start_location)),
+			fleet.lat(COALESCE(r.current_location, r.start_location))) AS f ORDER BY f)
+	FROM fleet.rides AS r;
+COMMENT ON VIEW fleet.located_in IS 'which region and which fences each vehicle and each ride is in';
+
+CREATE VIEW fleet.requested_by WITH (security_invoker = true) AS
+	SELECT r.ride_id, r.customer_id, r.region, r.status, r.requested_at FROM fleet.rides AS r;
+COMMENT ON VIEW fleet.requested_by IS 'which customer each ride was requested by';
+
+CREATE FUNCTION fleet.near(vehicle_id text, within_m float8) RETURNS TABLE (other_id text, region text, status fleet.vehicle_status, distance_m float8)
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	place text;
+BEGIN
+	-- One region's rows are one partition; a replica has those of all.
+	SELECT v.location::text INTO place FROM fleet.vehicles AS v
+		WHERE v.vehicle_id = near.vehicle_id AND (own IS NULL OR v.region = own);
+	IF NOT FOUND THEN
+		PERFORM fleet.raise_not_here('vehicle', vehicle_id);
+	ELSIF own IS NULL THEN
+		RETURN QUERY SELECT v.vehicle_id, v.region, v.status, fleet.distance_to(v.location, place) AS d FROM fleet.vehicles AS v
+			WHERE fleet.is_within(v.location, place, within_m) AND v.vehicle_id <> near.vehicle_id ORDER BY d, v.vehicle_id;
+	ELSE
+		RETURN QUERY SELECT v.vehicle_id, v.region, v.status, fleet.distance_to(v.location, place) AS d FROM fleet.vehicles AS v
+			WHERE v.region = own AND fleet.is_within(v.location, place, within_m) AND v.vehicle_id <> near.vehicle_id ORDER BY d, v.vehicle_id;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.near(text, float8) IS
+	'the vehicles within so many metres of a vehicle, nearest first: those of this node''s region, on a replica of all';
+
+CREATE FUNCTION fleet.within(name text) RETURNS TABLE (kind text, key text, region text)
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+BEGIN
+	IF EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = within.name) THEN
+		RETURN QUERY SELECT 'vehicle', v.vehicle_id, v.region FROM fleet.vehicles AS v WHERE v.region = within.name
+			UNION ALL SELECT 'ride', r.ride_id, r.region FROM fleet.rides AS r WHERE r.region = within.name AND r.status < 'COMPLETED';
+		RETURN;
+	END IF;
+	PERFORM fleet.is_in_fence(name, 0, 0);		-- says so where there is none
+	RETURN QUERY SELECT 'vehicle', v.vehicle_id, v.region FROM fleet.vehicles AS v
+			WHERE v.region = COALESCE(own, v.region) AND fleet.is_in_fence(within.name, fleet.lon(v.location), fleet.lat(v.location))
+		UNION ALL SELECT 'ride', r.ride_id, r.region FROM fleet.rides AS r
+			WHERE r.region = COALESCE(own, r.region) AND r.status < 'COMPLETED' AND fleet.is_in_fence(within.name,
+				fleet.lon(COALESCE(r.current_location, r.start_location)), fleet.lat(COALESCE(r.current_location, r.start_location)));
+END
+$$;
+COMMENT ON FUNCTION fleet.within(text) IS
+	'the vehicles and open rides that are in a region; or in a fence, of those of this node''s region, on a replica of all';
 
 -- ---------------------------------------------------------------------------
 -- decode: the change stream

@@ -38,6 +38,7 @@
 #define FLEET_ERRCODE_NOT_ASKED				FLEET_ERRCODE('0', '2', '6')
 #define FLEET_ERRCODE_REDIRECT				FLEET_ERRCODE('0', '2', '7')
 #define FLEET_ERRCODE_RATE_LIMITED			FLEET_ERRCODE('0', '2', '9')
+#define FLEET_ERRCODE_UNKNOWN_FENCE			FLEET_ERRCODE('0', '3', '3')
 
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:
  * RF013 invalid geofence, RF014 geofences overlap, RF015 region not empty, RF019 no region

@@ -36,6 +36,7 @@ typedef struct FleetDecodeOptions
 	bool		include_old;
 	bool		changed_only;
 	bool		only_moves;
+	bool		events;			/* of fences */
 	bool		include_lsn;
 	bool		streaming;
 } FleetDecodeOptions;
@@ -99,16 +100,17 @@ typedef enum FleetDecodeRole
 	FLEET_DECODE_NO_ROLE,
 	FLEET_DECODE_LIVE,			/* local_rides, local_vehicles */
 	FLEET_DECODE_DEPARTURES,
-	FLEET_DECODE_LOG
+	FLEET_DECODE_LOG,
+	FLEET_DECODE_FENCE_EVENTS
 } FleetDecodeRole;
 
 /* The columns that are looked at, by the role of the table. */
 typedef enum FleetDecodeField
 {
-	FLEET_DECODE_KEY,			/* of live rows and departures; the ride in the log */
+	FLEET_DECODE_KEY,			/* of live rows, departures and events; the ride in the log */
 	FLEET_DECODE_EPOCH,
 	FLEET_DECODE_HLC,
-	FLEET_DECODE_REGION,		/* of live rows */
+	FLEET_DECODE_REGION,		/* of live rows and events */
 	FLEET_DECODE_KIND,			/* of departures, and what follows */
 	FLEET_DECODE_TARGET,		/* and in the log */
 	FLEET_DECODE_IMAGE,
@@ -218,6 +220,7 @@ extern bool fleet_decode_pending_is_full(const FleetDecodeXact *xact);
 typedef struct FleetDecodeEvent
 {
 	const char *operation;
+	bool		is_fence_event;
 	FleetDecodeKey key;
 	FleetDecodePlace place;
 	const char *region;

@@ -44,6 +44,8 @@ fleet_decode_is_wanted(const FleetDecodeOptions *options, const FleetDecodeEvent
 {
 	bool		is_move = event->to != NULL;
 
+	if (event->is_fence_event && !options->events)
+		return false;
 	if (!(event->key.is_ride ? options->rides : options->vehicles))
 		return false;
 	if (options->only_moves && !is_move)

@@ -12,6 +12,7 @@
  *	inserted again			log "reinserted", live row inserted*: insert
  *	inserted				live row inserted at epoch 1*: insert
  *	updated					live row updated*: update
+ *	an event of a fence		row inserted*: event
  *
  * The first change of a pair waits (pending.c) for the second, in whichever order
  * the two come.  What is left when the transaction ends, or when another change
@@ -402,6 +403,20 @@ on_log(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeTable *tab
 	}
 }
 
+/* ---------- events of fences ---------- */
+
+static void
+on_fence_event(LogicalDecodingContext *ctx, FleetDecodeXact *xact, FleetDecodeTable *table,
+			   FleetDecodeEvent *event)
+{
+	event->operation = "event";
+	event->is_fence_event = true;
+	set_key(&event->key, false, get(table, &table->new, FLEET_DECODE_KEY));
+	set_version(event, table, &table->new);
+	set_region(event, table, &table->new);
+	send_live(ctx, xact, event, table, false, true);
+}
+
 /* ---------- */
 
 /*
@@ -431,7 +446,11 @@ fleet_decode_change(LogicalDecodingContext *ctx, FleetDecodeXact *xact,
 		if (table->role == FLEET_DECODE_DEPARTURES)
 			on_departure(ctx, xact, table, &event, old,
 						 change->action == REORDER_BUFFER_CHANGE_UPDATE);
-		else if (change->action == REORDER_BUFFER_CHANGE_INSERT)
+		else if (change->action != REORDER_BUFFER_CHANGE_INSERT)
+			return;
+		else if (table->role == FLEET_DECODE_LOG)
 			on_log(ctx, xact, table, &event);
+		else
+			on_fence_event(ctx, xact, table, &event);
 	}
 }

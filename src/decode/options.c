@@ -131,6 +131,12 @@ take_only_moves(FleetDecodeOptions *options, const DefElem *option)
 }
 
 static void
+take_events(FleetDecodeOptions *options, const DefElem *option)
+{
+	options->events = bool_of(option);
+}
+
+static void
 take_include_lsn(FleetDecodeOptions *options, const DefElem *option)
 {
 	options->include_lsn = bool_of(option);
@@ -161,6 +167,7 @@ static const struct
 	Handler		take;
 }			handlers[] = {
 	{"changed_only", take_changed_only},
+	{"events", take_events},
 	{"format_version", take_format_version},
 	{"include_lsn", take_include_lsn},
 	{"include_old", take_include_old},

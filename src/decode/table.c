@@ -48,6 +48,12 @@ static const char *const live_fields[FLEET_DECODE_NFIELD] = {
 	[FLEET_DECODE_HLC] = "hlc",
 	[FLEET_DECODE_REGION] = "region",
 };
+static const char *const event_fields[FLEET_DECODE_NFIELD] = {
+	[FLEET_DECODE_KEY] = "vehicle_id",
+	[FLEET_DECODE_EPOCH] = "epoch",
+	[FLEET_DECODE_HLC] = "hlc",
+	[FLEET_DECODE_REGION] = "region",
+};
 static const char *const departure_fields[FLEET_DECODE_NFIELD] = {
 	[FLEET_DECODE_KEY] = "key",
 	[FLEET_DECODE_EPOCH] = "epoch",
@@ -205,13 +211,15 @@ read_columns(FleetDecodeTable *table, Oid namespace)
 									 CurrentMemoryContext);
 }
 
+/* Of a table whose rows are in messages. */
 static void
-read_live(FleetDecodeTable *table, Oid namespace)
+read_shown(FleetDecodeTable *table, const char *const *names, Oid namespace)
 {
-	read_fields(table, live_fields);
+	read_fields(table, names);
 	read_columns(table, namespace);
-	table->fields[FLEET_DECODE_KEY] =
-		position_of(table->desc, table->is_ride ? "ride_id" : "vehicle_id");
+	if (table->role == FLEET_DECODE_LIVE)
+		table->fields[FLEET_DECODE_KEY] =
+			position_of(table->desc, table->is_ride ? "ride_id" : "vehicle_id");
 	for (int i = 0; i < table->desc->natts; i++)
 	{
 		table->columns[i].said = i == table->fields[FLEET_DECODE_KEY] ||
@@ -244,7 +252,8 @@ static FleetDecodeTable *
 read_table(Relation rel, FleetDecodeRole role, bool is_ride)
 {
 	const char *const *names = role == FLEET_DECODE_LIVE ? live_fields :
-		role == FLEET_DECODE_LOG ? log_fields : departure_fields;
+		role == FLEET_DECODE_LOG ? log_fields :
+		role == FLEET_DECODE_FENCE_EVENTS ? event_fields : departure_fields;
 	MemoryContext context = AllocSetContextCreate(tables_context, "fleet decoded table",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -260,8 +269,8 @@ read_table(Relation rel, FleetDecodeRole role, bool is_ride)
 	table->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
 	if (OidIsValid(partition))
 		read_bound(partition, table->region);
-	if (role == FLEET_DECODE_LIVE)
-		read_live(table, namespace);
+	if (role == FLEET_DECODE_LIVE || role == FLEET_DECODE_FENCE_EVENTS)
+		read_shown(table, names, namespace);
 	else
 		read_fields(table, names);
 	check_fields(table, names, RelationGetRelationName(rel));
@@ -287,6 +296,8 @@ role_of(Relation rel, bool *is_ride)
 		role = FLEET_DECODE_DEPARTURES;
 	else if (strcmp(name, "handoff_log") == 0)
 		role = FLEET_DECODE_LOG;
+	else if (strcmp(name, "fence_events") == 0)
+		role = FLEET_DECODE_FENCE_EVENTS;
 	if (role == FLEET_DECODE_NO_ROLE)
 		return role;
 	schema = get_namespace_name(RelationGetNamespace(rel));

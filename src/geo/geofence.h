@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "geo/orient.h"
+
 typedef enum FleetGeoStatus
 {
 	FLEET_GEO_OK = 0,
@@ -97,6 +99,14 @@ extern int	fleet_geo_geofence_nearest(const FleetGeoGeofence *fence,
  */
 extern double fleet_geo_geofence_distance(const FleetGeoGeofence *fence, int region,
 										  double lon, double lat, double limit_m);
+
+/* Whether the line from p to q meets the border of any region. */
+extern bool fleet_geo_geofence_meets(const FleetGeoGeofence *fence, FleetGeoPoint p,
+									 FleetGeoPoint q);
+
+/* The bounds of all regions, of which there is one. */
+extern void fleet_geo_geofence_bounds(const FleetGeoGeofence *fence, double *west,
+									  double *south, double *east, double *north);
 
 /* A status in a few words of English, for error details. */
 extern const char *fleet_geo_status_text(FleetGeoStatus status);

@@ -8,7 +8,8 @@
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
  *	3. The crossing rule (crossing.h) says what it means for the region.
- *	4. The row, and the place of the vehicle's open ride, are updated.
+ *	4. The row, and the place of the vehicle's open ride, are updated; fences that the
+ *	   vehicle has passed say so (fence.c).
  *	5. Where the vehicle has crossed, it is handed off with its open ride, in
  *	   the same transaction.
  *
@@ -50,6 +51,7 @@
 #include "handoff/handoff.h"
 #include "region/locate.h"
 #include "track/crossing.h"
+#include "track/fence.h"
 #include "track/limit.h"
 #include "track/report.h"
 #include "track/store.h"
@@ -157,6 +159,7 @@ take(const FleetRegionMap *map, FleetStore *store, FleetReport *r)
 		return;
 	remember_outside(&vehicle, map->own, at_region, r->fix.at);
 	fleet_track_store_vehicle(store, &r->fix, &vehicle);
+	fleet_track_fences_pass(store, map->own, &vehicle, &r->fix);
 	r->outcome = "accepted";
 	r->accepted = true;
 	r->target = crossing == FLEET_CROSSING_CROSS ? at_region : NULL;

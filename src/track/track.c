@@ -24,6 +24,7 @@
 
 #include "base/errcodes.h"
 #include "region/locate.h"
+#include "track/fence.h"
 #include "track/limit.h"
 #include "track/report.h"
 #include "track/track.h"
@@ -64,6 +65,7 @@ fleet_track_init(void)
 	fleet_track_limit_init();
 	fleet_track_pace_init();
 	fleet_track_report_init();
+	fleet_track_fence_init();
 }
 
 static double

@@ -51,6 +51,7 @@ for my $node ('a', 'b')
 	$c->{rides}{"ride-$node"} = 0;
 	$c->sql($node, "SELECT fleet.request_ride('gone-$node', 'c', $place); DELETE FROM fleet.local_rides WHERE ride_id = 'gone-$node'");
 }
+$c->sql('a', "SELECT fleet.add_fence('yard', ST_MakeEnvelope(0.4, 0.4, 0.6, 0.6, 4326), '{enter,exit,dwell,cross}', '1 s')");
 $c->sql('a', "SELECT fleet.handoff('a-5', 'b')");
 $c->sql('a', "CREATE TABLE stamps (h fleet.hlc); COPY (SELECT * FROM fleet.local_rides WHERE ride_id = 'a-4') TO '$file.ride' (FORMAT binary)");
 
@@ -233,6 +234,12 @@ my @public = (
 		'float8[]' => '{0.5,0.5,0.5}', 'timestamptz[]' => '{now,now,now}', map({ ('float8[]' => '{1,NULL,3}') } 1 .. 5), 'fleet.vehicle_status[]' => '{BUSY,NULL,ONLINE}' ],
 	[ 'INSERT INTO fleet.fix_feed VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)', text => 'car-a-1', @place, timestamptz => 'now',
 		float8 => 30, float8 => 90, float8 => 5, float8 => 80, float8 => 12, 'fleet.vehicle_status' => 'ONLINE' ],
+	[ 'SELECT * FROM fleet.fences_at(%s, %s)', @place ],
+	[ 'SELECT fleet.is_in_fence(%s, %s, %s)', text => 'yard', @place ],
+	[ 'SELECT * FROM fleet.near(%s, %s)', text => 'car-a-1', float8 => 1000 ],
+	[ 'SELECT * FROM fleet.within(%s)', text => 'yard' ],
+	[ 'SELECT fleet.as_fence_area(%s), fleet.fence_area_problem(%1$s)', geometry => wkb() ],
+	[ 'SELECT fleet.fence_place_problem(%s, %s), fleet.flat_place(%1$s)', geography => 'POINT(0.5 0.5)', float8 => 1000 ],
 	[ 'SELECT fleet.rate_limit(%s, %s, %s, %s)', text => 'bucket', text => 'key', int4 => 3, interval => '1 minute' ],
 	[ 'SELECT fleet.require_rate(%s, %s, %s, %s)', text => 'many', text => 'key', int4 => 1000000, interval => '1 ms' ],
 	[ 'SET fleet.fix_min_interval = 1; SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-3', @place, timestamptz => 'now' ],
@@ -264,6 +271,7 @@ push @public,
 	[ 'SELECT fleet.distance(%s, %s)', text => 'car-a-1', text => 'car-a-2' ],
 	[ 'SELECT fleet.haversine(%s, %s, %s, %s)', (float8 => 0.5) x 4 ],
 	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
+my $fence = $c->sql('a', "SELECT fleet.row_image(f) || '{\"name\": \"redone\"}' FROM fleet.fences AS f");
 my @internal = (
 	[ 'SELECT fleet.nearest_here(%s, %s, %s, %s, %s, %s)', @place, int4 => 5, float8 => 1e6, 'fleet.vehicle_status' => 'ONLINE', int4 => 600 ],
 	[ 'SELECT fleet.within_peer(%s, %s, %s)', text => 'POLYGON((0 0,1 0,1 1,0 0))', 'fleet.vehicle_status' => 'ONLINE', int4 => 600 ],
@@ -287,6 +295,23 @@ my @internal = (
 	[ 'INSERT INTO fleet.map_regions VALUES (\'zz\', \'zz\', NULL, %s);'
 			. ' SELECT fleet.map_changed(); SELECT fleet.region_of(%s, %s)', geometry => wkb(), float8 => 2.4, float8 => 0.2 ],
 	[ 'SELECT fleet.set_geofence(%s, %s)', text => 'b', geometry => wkb() ],
+	[ 'SELECT fleet.add_fence(%s, %s, %s, %s, %s, %s); SELECT fleet.report_fix(%s, %s, %s)', text => 'area', geometry => wkb(), 'text[]' => '{enter,exit,dwell,cross}',
+		interval => '1 s', 'fleet.vehicle_status' => undef, boolean => 'true', text => 'car-a-1', @place ],
+	[ 'SELECT fleet.add_fence(%s, %s, %s, %s, %s, %s, %s); SELECT fleet.report_fix(%s, %s, %s)', text => 'place', geography => 'POINT(0.5 0.5)', float8 => 1000,
+		'text[]' => '{near,exit,cross}', interval => undef, 'fleet.vehicle_status' => 'ONLINE', boolean => 'true', text => 'car-a-1', @place ],
+	[ 'SELECT fleet.add_pair(%s, %s, %s, %s, %s); SELECT fleet.report_fix(%2$s, %s, %s)', text => 'pair', text => 'car-a-1', text => 'car-a-2', float8 => 1000, boolean => 'true', @place ],
+	[ 'SELECT fleet.remove_fence(%s)', text => 'yard' ],
+	# As no user can, past all checks.
+	[ 'INSERT INTO fleet.fences (name, id, area, events, notify, created_at) VALUES (%s, gen_random_uuid(), %s, %s, true, now());'
+			. ' SELECT fleet.fences_at(%s, %s); SELECT fleet.report_fix(%s, %4$s, %5$s)', text => 'wrong', geometry => wkb(), 'text[]' => '{enter,dwell}', @place, text => 'car-a-1' ],
+	[ 'UPDATE fleet.local_vehicles SET stays = %s WHERE vehicle_id = %s; SELECT fleet.report_fix(%2$s, %s, %s)', jsonb => '{"x": "told"}', text => 'car-a-1', @place ],
+	[ 'SELECT fleet.apply_fence(%s, %s, %s)', text => $gid, jsonb => qq({"remove": "yard", "stamp": 5, "version": $version}), boolean => 'false' ],
+	[ 'SELECT fleet.redo(%s, %s)', text => $gid, jsonb => qq([{"kind": "fence", "payload": {"add": $fence, "stamp": 5}}]) ],
+	[ 'SELECT fleet.change_fence(%s)', jsonb => '{"remove": "yard"}' ],
+	[ 'SELECT fleet.request_fence(%s, %s)', text => 'b', jsonb => qq({"remove": "yard", "stamp": 5, "version": $version}) ],
+	[ 'SELECT fleet.make_fence(jsonb_populate_record(f, %s)), fleet.fence_wkb(f) FROM fleet.fences AS f WHERE name = %s', jsonb => '{"name": "made"}', text => 'yard' ],
+	[ 'SELECT fleet.fence_event_json(e) FROM fleet.fence_events AS e WHERE vehicle_id = %s', text => 'car-a-1' ],
+	[ 'SELECT fleet.all_fences(), fleet.drop_fence_events(%s)', interval => '1 day' ],
 	[ 'SELECT fleet.set_capacity(%s, %s)', text => 'b', int4 => 5 ],
 	[ 'SELECT fleet.region_rides(%s)', text => 'b' ],
 	[ 'SELECT fleet.edit_region(%s, %s, %s)', text => 'b', text => 'change', jsonb => '{"capacity": 5}' ],

@@ -33,6 +33,16 @@ INSERT INTO contract VALUES
 		' reason_message text, reason_detail text)', 'v', false, true, true),
 	('rate_limit', 'bucket text, key text, max integer, per interval', 'boolean', 'v', false, false, false),
 	('require_rate', 'bucket text, key text, max integer, per interval', 'void', 'v', false, false, false),
+	('add_fence', 'name text, area public.geometry, events text[], dwell interval, status fleet.vehicle_status, notify boolean', 'text', 'v', false, false, false),
+	('add_fence', 'name text, place public.geography, radius_m double precision, events text[], dwell interval, status fleet.vehicle_status, notify boolean',
+		'text', 'v', false, false, false),
+	('add_pair', 'name text, vehicle_id text, other_id text, within_m double precision, notify boolean', 'text', 'v', false, false, false),
+	('remove_fence', 'name text', 'void', 'v', true, false, false),
+	('drop_fence_events', 'older_than interval', 'bigint', 'v', false, false, false),
+	('fences_at', 'lon double precision, lat double precision', 'SETOF text', 's', true, true, true),
+	('is_in_fence', 'fence text, lon double precision, lat double precision', 'boolean', 's', true, true, true),
+	('near', 'vehicle_id text, within_m double precision', 'TABLE(other_id text, region text, status fleet.vehicle_status, distance_m double precision)', 's', true, true, true),
+	('within', 'name text', 'TABLE(kind text, key text, region text)', 's', true, true, true),
 	('limit_counters', 'OUT limiter text, OUT entries bigint, OUT in_use bigint, OUT allowed bigint, OUT refused bigint, OUT evicted bigint', 'SETOF record', 'v', true, false, false),
 	('nearest_vehicles', 'lon double precision, lat double precision, k integer, radius_m double precision, status fleet.vehicle_status, scope text, on_unavailable text',
 		'SETOF fleet.nearby_vehicle', 'v', false, true, true),
@@ -104,13 +114,13 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
 		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
-		('slot_name'), ('with_result'), ('as_nearby'), ('covers'), ('search_within'), ('to_place'), ('vehicle_place'), ('within_here')$$, 'helpers that PUBLIC may execute');
+		('slot_name'), ('with_result'), ('as_nearby'), ('covers'), ('search_within'), ('to_place'), ('vehicle_place'), ('within_here'), ('as_fence_area'), ('fence_area_problem'), ('fence_place_problem'), ('flat_place')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
-	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
+	$$VALUES ('apply_fence'), ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
 		('inventory'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('nearest_here'), ('outcomes'), ('perform'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts'), ('within_peer')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
+	$$VALUES ('add_fence'), ('add_pair'), ('apply_fence'), ('remove_fence'), ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
 		('is_replica'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows'), ('within_peer')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
@@ -126,15 +136,15 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
 	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('report_fixes', 7),
-		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2),
+		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1), ('nearest_vehicles', 5), ('vehicles_within', 3)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
-		('dead_letters'), ('consumers')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('limits'), ('live_index'), ('peers'), ('regions'), ('replica_status')$$, 'views');
+		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -153,7 +163,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'rides'), 'ride_id text NOT N
 SELECT is((SELECT columns FROM columns WHERE rel = 'vehicles'), 'vehicle_id text NOT NULL, region text NOT NULL, status fleet.vehicle_status NOT NULL,'
 	' location public.geography(Point,4326), fix_at timestamp with time zone, speed_kmh double precision, heading double precision,'
 	' altitude_m double precision, accuracy_m double precision, battery_pct double precision, outside_region text,'
-	' outside_since timestamp with time zone, updated_at timestamp with time zone NOT NULL, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL', 'columns of vehicles');
+	' outside_since timestamp with time zone, updated_at timestamp with time zone NOT NULL, epoch bigint NOT NULL, hlc fleet.hlc NOT NULL, stays jsonb', 'columns of vehicles');
 SELECT is((SELECT columns FROM columns WHERE rel = 'departures'), 'kind text NOT NULL, key text NOT NULL, epoch bigint NOT NULL, target text, hlc fleet.hlc NOT NULL,'
 	' image jsonb, dtxid text, settled_hlc fleet.hlc, departed_at timestamp with time zone NOT NULL', 'columns of departures');
 SELECT is((SELECT columns FROM columns WHERE rel = 'handoff_log'), 'id bigint NOT NULL, ride_id text, vehicle_id text, source text, target text NOT NULL, epoch bigint NOT NULL,'
@@ -170,7 +180,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -183,7 +193,7 @@ SELECT results_eq($$SELECT c.relname::text, count(*) FROM pg_attribute AS a JOIN
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -197,6 +207,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer'),
 		('fleet.fix_min_interval', '0', '0', '86400000', 'ms', 'superuser', 'integer'),
+		('fleet.fence_event_retention', '604800', '0', '316224000', 's', 'superuser', 'integer'),
 		('fleet.limit_entries', '65536', '13', '16777216', NULL, 'postmaster', 'integer'),
 		('fleet.live_index_size', '100000', '0', '50000000', NULL, 'postmaster', 'integer'),
 		('fleet.vehicle_ttl', '600', '0', '31536000', 's', 'user', 'integer'),
@@ -204,14 +215,14 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
 SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
 SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
 	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
-	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1'), ('fleet.sum_threshold', '-1'), ('fleet.fix_min_interval', '-1'), ('fleet.vehicle_ttl', '-1')) AS v(name, value);
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1'), ('fleet.sum_threshold', '-1'), ('fleet.fix_min_interval', '-1'), ('fleet.vehicle_ttl', '-1'), ('fleet.fence_event_retention', '-1')) AS v(name, value);
 
 -- Comments.
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,

@@ -24,6 +24,8 @@ SELECT throws_ok($$SELECT fleet.set_geofence('east', NULL)$$, 'RF013', NULL, 'RF
 SELECT throws_ok($$SELECT fleet.set_geofence('east', (SELECT geofence FROM fleet.map_regions WHERE name = 'west'))$$, 'RF014', NULL, 'RF014: overlap');
 SELECT throws_ok($$SELECT fleet.remove_region('west')$$, 'RF015', NULL, 'RF015: region not empty');
 SELECT throws_ok($$SELECT fleet.hlc_receive(fleet.hlc_make(now() + interval '1 day', 0))$$, 'RF017', NULL, 'RF017: clock skew');
+SELECT throws_ok($$SELECT fleet.remove_fence('none')$$, 'RF033', NULL, 'RF033: no fence of that name');
+SELECT throws_ok($$SELECT fleet.add_fence('bad', NULL::public.geometry)$$, 'RF013', NULL, 'RF013: invalid area of a fence');
 SELECT throws_ok($$SELECT fleet.report_fix('car', 0.5, 95)$$, 'RF018', NULL, 'RF018: invalid fix');
 SELECT lives_ok($$SELECT fleet.require_rate('b', 'k', 1, '1 hour')$$, 'a first call is let through');
 SELECT throws_ok($$SELECT fleet.require_rate('b', 'k', 1, '1 hour')$$, 'RF029', NULL, 'RF029: a second one is not');
