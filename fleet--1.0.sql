@@ -4437,14 +4437,13 @@ COMMENT ON FUNCTION fleet.digest_rows(text, integer, integer[]) IS 'internal: th
 REVOKE EXECUTE ON FUNCTION fleet.digest_rows(text, integer, integer[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fleet.digest_rows(text, integer, integer[]) TO fleet_node;
 
-CREATE FUNCTION fleet.differing_buckets(kind text, buckets integer, wanted integer[], timeout_ms integer) RETURNS integer[]
+CREATE FUNCTION fleet.differing_buckets(kind text, buckets integer, wanted integer[], timeout_ms integer, OUT differing integer[], OUT rows bigint)
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	own text := fleet.node_name();
 	missing text;
-	result integer[];
 BEGIN
 	-- All scan at the same time, this replica too.
 	WITH answers AS MATERIALIZED (
@@ -4460,16 +4459,17 @@ BEGIN
 		FROM answers AS a, places AS p WHERE a.digests IS NOT NULL GROUP BY p.bucket
 	)
 	SELECT (SELECT string_agg(format('%s: %s', a.peer, a.error), '; ') FROM answers AS a WHERE a.digests IS NULL),
-			COALESCE((SELECT array_agg(s.bucket) FROM sums AS s WHERE s.here <> s.there), '{}') INTO missing, result;
+			COALESCE((SELECT array_agg(s.bucket) FROM sums AS s WHERE s.here <> s.there), '{}'),
+			(SELECT sum(('x' || encode(substr(s.here, 1, 8), 'hex'))::bit(64)::bigint) FROM sums AS s)
+		INTO missing, differing, rows;
 	IF missing IS NOT NULL THEN
 		RAISE EXCEPTION 'whole tables cannot be compared while a node does not answer'
 			USING ERRCODE = 'connection_failure', DETAIL = missing, HINT = 'fleet.check_drift compares the regions that do.';
 	END IF;
-	RETURN result;
 END
 $$;
 COMMENT ON FUNCTION fleet.differing_buckets(text, integer, integer[], integer) IS
-	'internal: in which buckets, of all or of those wanted, this replica has other rows than all regions together';
+	'internal: in which buckets, of all or of those wanted, this replica has other rows than all regions together; and how many it has';
 REVOKE EXECUTE ON FUNCTION fleet.differing_buckets(text, integer, integer[], integer) FROM PUBLIC;
 
 CREATE FUNCTION fleet.differing_keys(kind text, buckets integer, wanted integer[], timeout_ms integer) RETURNS text[]
@@ -4496,18 +4496,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	max_keys CONSTANT integer := 20000;		-- that a round of drilling down may bring from each node
-	size bigint := pg_relation_size('fleet.local_' || kind || 's');
-	estimate float8 := (SELECT greatest(c.reltuples, 0) FROM pg_class AS c WHERE c.oid = ('fleet.local_' || kind || 's')::regclass);
-	buckets integer;
+	estimate bigint := greatest(pg_relation_size('fleet.local_' || kind || 's') / 400,
+		(SELECT c.reltuples::bigint FROM pg_class AS c WHERE c.oid = ('fleet.local_' || kind || 's')::regclass));
+	buckets integer := 2 ^ least(12, greatest(4, ceil(log(2, greatest(estimate / 500, 1)))));
+	found record;
 	differing integer[];
 	drilled integer[];
 	timeout integer := greatest(1, extract(epoch FROM deadline - clock_timestamp()) * 1000);
 BEGIN
-	rows := greatest(estimate, size / 400);
-	buckets := 2 ^ least(12, greatest(4, ceil(log(2, greatest(rows / 500, 1)))));
 	-- Rows that change while they are read make buckets differ.  In one look or another each bucket is at rest, if all is well in it.
 	FOR round IN 1 .. 6 LOOP
-		differing := fleet.differing_buckets(kind, buckets, differing, timeout);
+		found := fleet.differing_buckets(kind, buckets, differing, timeout);
+		differing := found.differing;
+		rows := COALESCE(rows, found.rows);
 		RAISE NOTICE 'comparing %s, round %: % of % buckets differ', kind, round, cardinality(differing), buckets;
 		EXIT WHEN differing = '{}' OR clock_timestamp() > deadline;
 		PERFORM pg_sleep(0.2);
@@ -4769,6 +4770,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	report fleet.drift_reports;
+	compared fleet.drift_reports;
 	healed fleet.drift_reports;
 	problem text;
 BEGIN
@@ -4780,11 +4782,14 @@ BEGIN
 		RETURN report.id;
 	END IF;
 	BEGIN
-		-- The sample is wrong in so many rows: the others are looked for.
-		IF fleet.is_replica() AND report.percentage > current_setting('fleet.drift_threshold')::float8 AND report.failed = '{}' THEN
-			report := fleet.compare_all();
-		END IF;
 		healed := fleet.heal(report.id);
+		-- The sample was wrong in so many rows that there are others: they are looked for.
+		IF fleet.is_replica() AND report.percentage > current_setting('fleet.drift_threshold')::float8 AND report.failed = '{}' THEN
+			compared := fleet.compare_all();
+			IF compared.percentage > 0 THEN
+				healed := fleet.heal(compared.id);
+			END IF;
+		END IF;
 	EXCEPTION WHEN OTHERS THEN
 		problem := format('%s: %s', sqlstate, sqlerrm);
 	END;

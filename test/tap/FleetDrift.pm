@@ -58,19 +58,8 @@ sub start_job
 {
 	my ($c, $node) = @_;
 	$c->sql($node, 'CREATE TABLE IF NOT EXISTS public.go_on AS SELECT true AS it; UPDATE public.go_on SET it = true');
-	return $c->start_sql($node, <<'SQL', go_on => 1, timeout => 150);
-CREATE OR REPLACE PROCEDURE public.run_job() LANGUAGE plpgsql AS $$
-BEGIN
-	WHILE (SELECT it FROM public.go_on) LOOP
-		PERFORM fleet.drift_job();
-		COMMIT;
-		PERFORM pg_sleep(0.7);
-		COMMIT;
-	END LOOP;
-END
-$$;
-CALL public.run_job();
-SQL
+	# One statement after the other: within one a session does not see that settings change.
+	return $c->start_sql($node, "SELECT fleet.drift_job() FROM public.go_on WHERE it; SELECT pg_sleep(0.7) FROM public.go_on WHERE it;\n" x 200, go_on => 1, timeout => 200);
 }
 
 sub end_job
