@@ -10,6 +10,7 @@
 #   make fuzz, make chaos SECONDS=60 SEED=n: malformed input; everything at random
 #   make crash-matrix     make everything fail once, write docs/crash-matrix.md anew
 #   make bench-geo        the geofence test beside PostGIS
+#   make bench-drift      whole tables compared, ROWS=1000000
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
@@ -58,7 +59,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-geo bench-handoff bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -130,6 +131,9 @@ bench-geo:
 
 bench-decode:
 	+@BENCH_ROWS='$(ROWS)' test/bench/decode.sh
+
+bench-drift:
+	+@BENCH_ROWS='$(ROWS)' test/bench/drift.sh
 
 bench-handoff:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/handoff.sh
