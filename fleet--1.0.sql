@@ -4167,10 +4167,9 @@ BEGIN ATOMIC
 		FROM jsonb_each(looks) AS l, jsonb_to_recordset(l.value->'rows')
 			AS r(kind text, key text, what text, epoch bigint, hlc bigint, region text, settled boolean, digest text, place text, home boolean, astray boolean)
 	), top AS MATERIALIZED (
-		-- Of two copies of one version it is the one that the replica knows, or that is where its region is.
-		SELECT DISTINCT ON (w.kind, w.key) w.* FROM word AS w LEFT JOIN mine AS m ON m.kind = w.kind AND m.key = w.key
-		ORDER BY w.kind, w.key, w.epoch DESC, array_position('{live,grave,departure}', w.what), w.hlc DESC,
-			(m.region = w.node) DESC NULLS LAST, w.home DESC NULLS LAST, w.node
+		-- By what every node sees alike: two that heal at the same time must not each take the other's away.
+		SELECT DISTINCT ON (w.kind, w.key) w.* FROM word AS w
+		ORDER BY w.kind, w.key, w.epoch DESC, array_position('{live,grave,departure}', w.what), w.hlc DESC, w.home DESC NULLS LAST, w.node
 	), doubled AS MATERIALIZED (
 		SELECT w.*, t.node AS winner, t.epoch AS winner_epoch FROM word AS w JOIN top AS t ON t.kind = w.kind AND t.key = w.key
 		WHERE w.what = 'live' AND w.node <> t.node AND t.what IN ('live', 'grave')
@@ -4306,7 +4305,8 @@ COMMENT ON FUNCTION fleet.examine(jsonb, float8) IS
 	'internal: looks at some rides and vehicles on all nodes, round after round until it is known of each whether it is wrong or only late; the findings';
 REVOKE EXECUTE ON FUNCTION fleet.examine(jsonb, float8) FROM PUBLIC;
 
--- Checks, and their reports.
+-- Checks, and their reports.  What an operator calls has its owner's rights, so that EXECUTE is all
+-- that a role needs for it: it takes no SQL, and changes rows by the versions of fleet alone.
 
 CREATE FUNCTION fleet.begin_drift_check() RETURNS void
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
@@ -4379,7 +4379,7 @@ COMMENT ON FUNCTION fleet.drift_keys(integer) IS 'internal: the rides and vehicl
 REVOKE EXECUTE ON FUNCTION fleet.drift_keys(integer) FROM PUBLIC;
 
 CREATE FUNCTION fleet.check_drift(sample integer DEFAULT 1000, threshold_m float8 DEFAULT 100) RETURNS fleet.drift_reports
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -4523,7 +4523,7 @@ COMMENT ON FUNCTION fleet.compare_kind(text, timestamptz) IS
 REVOKE EXECUTE ON FUNCTION fleet.compare_kind(text, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION fleet.compare_all(threshold_m float8 DEFAULT 100, deadline interval DEFAULT '1 minute') RETURNS fleet.drift_reports
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -4563,8 +4563,12 @@ DECLARE
 	key text := departure->>'key';
 	found jsonb;
 BEGIN
-	-- As an arrival whose PREPARE was lost: what is here at that epoch or later, or was, is left alone.
 	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	PERFORM pg_advisory_xact_lock(hashtextextended('fleet heal ' || key, 0));	-- several nodes may have found it
+	IF (fleet.copy_row(kind, key)->>'epoch')::bigint >= (departure->>'epoch')::bigint THEN
+		RETURN false;
+	END IF;
+	-- As an arrival whose PREPARE was lost: what is here at that epoch or later, or was, is left alone.
 	PERFORM fleet.arrive('heal:' || report, jsonb_build_array(departure), 0, true);
 	found := fleet.copy_row(kind, key);
 	IF found->>'target' IS DISTINCT FROM fleet.own_region() OR (found->>'hlc')::bigint <> (departure->>'hlc')::bigint THEN
@@ -4649,7 +4653,8 @@ DECLARE
 	known jsonb := fleet.live_row(f->>'winner', f->>'kind', f->>'key');
 	mine jsonb;
 BEGIN
-	IF (known->>'epoch')::bigint IS DISTINCT FROM (f->>'winner_epoch')::bigint THEN
+	IF (known->>'epoch')::bigint IS DISTINCT FROM (f->>'winner_epoch')::bigint
+		OR f->>'problem' = 'doubled' AND known->>'target' <> f->>'winner' THEN
 		RETURN false;		-- it has gone on
 	ELSIF f->>'problem' = 'doubled' THEN
 		RETURN fleet.ask(f->>'region', format('SELECT fleet.drop_copy(%L, %L, %s, %s, %L, %L)',
@@ -4723,7 +4728,7 @@ COMMENT ON FUNCTION fleet.heal_finding(jsonb, text) IS 'internal: heals one find
 REVOKE EXECUTE ON FUNCTION fleet.heal_finding(jsonb, text) FROM PUBLIC;
 
 CREATE FUNCTION fleet.heal(report_id bigint, force boolean DEFAULT false) RETURNS fleet.drift_reports
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -4765,7 +4770,7 @@ COMMENT ON FUNCTION fleet.heal(bigint, boolean) IS
 REVOKE EXECUTE ON FUNCTION fleet.heal(bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION fleet.drift_job() RETURNS bigint
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

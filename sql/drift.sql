@@ -158,6 +158,12 @@ GRANT USAGE ON SCHEMA test TO fleet_test_drift;
 SET ROLE fleet_test_drift;
 SELECT test.state_of('SELECT fleet.check_drift()'), test.state_of('SELECT fleet.heal(1)'), test.state_of('SELECT fleet.drift_job()'), test.state_of('TABLE fleet.heal_log');
 RESET ROLE;
+-- Who may.
+GRANT EXECUTE ON FUNCTION fleet.check_drift(integer, float8) TO fleet_test_drift;
+SET ROLE fleet_test_drift;
+SELECT doubled, lost, undecided FROM fleet.check_drift();
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION fleet.check_drift(integer, float8) FROM fleet_test_drift;
 REVOKE USAGE ON SCHEMA test FROM fleet_test_drift;
 DROP ROLE fleet_test_drift;
 

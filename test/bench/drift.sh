@@ -98,7 +98,7 @@ compare()
         bytes=$((bytes + $(node_sql "$region" -c "SELECT length(fleet.digest_buckets('ride', 4096, NULL))")))
     done
     echo "bench.drift case=compare rows=$(node_sql "$REPLICA" -c 'SELECT max(checked) FROM fleet.drift_reports')" \
-        "s=$(sort -n <<<"${seconds%$'\n'}" | sed -n 2p) bytes=$bytes" \
+        "s=$(sort -n <<<"${seconds%$'\n'}" | sed -n 2p | cut -c1-5) bytes=$bytes" \
         "percentage=$(node_sql "$REPLICA" -c 'SELECT max(percentage) FROM fleet.drift_reports')"
 }
 
