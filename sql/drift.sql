@@ -85,11 +85,11 @@ SELECT * FROM test.raised($$SELECT fleet.drop_copy('ride', 'x', 1, 1, '{"target"
 SELECT fleet.drop_copy('ride', 'no such', 1, 1, '{"target": "east", "epoch": 2, "hlc": 5}', 'test');
 
 -- Nothing is wrong.
-SELECT fleet.request_ride('D-' || n, 'C-1', 0.5, 0.5, NULL, n) FROM generate_series(1, 5) AS n;
-SELECT fleet.register_vehicle('DV-1', 0.5, 0.5);
-SELECT fleet.handoff('D-1', 'east');
-SELECT fleet.handoff('D-2', 'east');
-SELECT fleet.handoff('D-2', 'north');
+SELECT fleet.request_ride('DRIFT-' || n, 'C-1', 0.5, 0.5, NULL, n) FROM generate_series(1, 5) AS n;
+SELECT fleet.register_vehicle('DRIFTER-1', 0.5, 0.5);
+SELECT fleet.handoff('DRIFT-1', 'east');
+SELECT fleet.handoff('DRIFT-2', 'east');
+SELECT fleet.handoff('DRIFT-2', 'north');
 SELECT test.settle();
 SELECT what, checked >= 6 AS some, missing, extra, stale, differing, distant, doubled, lost, astray, undecided, percentage, ids, asked, failed FROM fleet.check_drift();
 SELECT fleet.drift_job() AS report \gset
@@ -97,11 +97,11 @@ SELECT what, percentage FROM fleet.drift_reports WHERE id = :report;
 
 -- A handoff that is not finished is none of its business: prepared at the target, or at the source.
 BEGIN;
-SELECT fleet.depart('fleet:nobody:1.00000000:7:00000000000000ab', false, '{D-5}', 'east', 0, (SELECT version FROM fleet.map), fleet.hlc_now()::bigint, 1000) IS NOT NULL AS departing;
+SELECT fleet.depart('fleet:nobody:1.00000000:7:00000000000000ab', false, '{DRIFT-5}', 'east', 0, (SELECT version FROM fleet.map), fleet.hlc_now()::bigint, 1000) IS NOT NULL AS departing;
 PREPARE TRANSACTION 'fleet:nobody:1.00000000:7:00000000000000ab:0';
 \c fleet_e
 SET session_replication_role = replica;
-INSERT INTO fleet.local_rides SELECT (jsonb_populate_record(r, '{"region": "east", "epoch": 2}')).* FROM fleet.rides AS r WHERE region = 'west' AND ride_id = 'D-5';
+INSERT INTO fleet.local_rides SELECT (jsonb_populate_record(r, '{"region": "east", "epoch": 2}')).* FROM fleet.rides AS r WHERE region = 'west' AND ride_id = 'DRIFT-5';
 RESET session_replication_role;
 SET fleet.drift_timeout = 500;
 SELECT doubled, lost, undecided FROM fleet.check_drift();
@@ -115,10 +115,10 @@ SET fleet.heal_limit = 0;
 SELECT * FROM test.raised(format('SELECT fleet.heal(%s)', :report));
 SELECT what, checked, doubled, percentage FROM fleet.heal(:report, force => true);
 RESET fleet.heal_limit;
-SELECT ride_id, region, epoch FROM fleet.rides WHERE ride_id = 'D-5';
+SELECT ride_id, region, epoch FROM fleet.rides WHERE ride_id = 'DRIFT-5';
 SELECT kind, key, epoch, image->>'fare' AS fare, kept_in FROM fleet.conflicts;
 SELECT kind, key, problem, action, before->>'region' AS before, after FROM fleet.heal_log;
-SELECT key, target, epoch, settled_hlc IS NOT NULL AS settled FROM fleet.departures WHERE key = 'D-5';
+SELECT key, target, epoch, settled_hlc IS NOT NULL AS settled FROM fleet.departures WHERE key = 'DRIFT-5';
 -- Healed again it does nothing.
 SELECT checked, doubled, percentage FROM fleet.heal(:report);
 SELECT count(*) FROM fleet.heal_log;
@@ -126,29 +126,29 @@ SELECT count(*) FROM fleet.heal_log;
 -- What has departed and not arrived is lost; it comes back as it left, with its log.
 \c fleet_e
 SET session_replication_role = replica;
-DELETE FROM fleet.local_rides WHERE ride_id = 'D-1';
+DELETE FROM fleet.local_rides WHERE ride_id = 'DRIFT-1';
 RESET session_replication_role;
 \c fleet_w
 SELECT fleet.drift_job() AS report \gset
 SELECT what, lost, doubled, percentage FROM fleet.drift_reports WHERE id = :report;
 SELECT what, lost, doubled FROM fleet.drift_reports ORDER BY id DESC LIMIT 2;
-SELECT ride_id, region, fare, epoch FROM fleet.rides WHERE ride_id = 'D-1';
+SELECT ride_id, region, fare, epoch FROM fleet.rides WHERE ride_id = 'DRIFT-1';
 \c fleet_e
 SELECT key, problem, action, before, after->>'region' AS after FROM fleet.heal_log;
-SELECT ride_id, epoch, status, dtxid LIKE 'heal:%' AS healed FROM fleet.handoff_log WHERE ride_id = 'D-1' ORDER BY id;
+SELECT ride_id, epoch, status, dtxid LIKE 'heal:%' AS healed FROM fleet.handoff_log WHERE ride_id = 'DRIFT-1' ORDER BY id;
 SELECT * FROM fleet.verify() WHERE problems > 0;
 
 -- A vehicle that was not handed off, and should have been long ago.
 \c fleet_w
 SET session_replication_role = replica;
-UPDATE fleet.local_vehicles SET location = fleet.make_point(1.5, 0.5), updated_at = now() - interval '2 minutes' WHERE vehicle_id = 'DV-1';
+UPDATE fleet.local_vehicles SET location = fleet.make_point(1.5, 0.5), updated_at = now() - interval '2 minutes' WHERE vehicle_id = 'DRIFTER-1';
 RESET session_replication_role;
 SELECT astray, percentage FROM fleet.check_drift();
 SELECT ids->0->>'problem' AS problem, ids->0->>'key' AS key FROM fleet.drift_reports ORDER BY id DESC LIMIT 1;
 
 -- In a transaction that has changed other nodes nothing is looked at.
 BEGIN;
-SELECT fleet.handoff('D-3', 'east');
+SELECT fleet.handoff('DRIFT-3', 'east');
 SELECT * FROM test.raised('SELECT fleet.check_drift()');
 ROLLBACK;
 
