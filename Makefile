@@ -11,6 +11,7 @@
 #   make crash-matrix     make everything fail once, write docs/crash-matrix.md anew
 #   make bench-geo        the geofence test beside PostGIS
 #   make bench-fence      what fences cost a position report
+#   make bench-drift      whole tables compared, ROWS=1000000
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
@@ -61,7 +62,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -136,6 +137,9 @@ bench-geo:
 
 bench-decode:
 	+@BENCH_ROWS='$(ROWS)' test/bench/decode.sh
+
+bench-drift:
+	+@BENCH_ROWS='$(ROWS)' test/bench/drift.sh
 
 bench-handoff:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/handoff.sh

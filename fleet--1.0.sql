@@ -20,6 +20,7 @@
 --   track     position reports, limits, events of fences
 --   decode    the change stream
 --   verify    the invariants, checked
+--   drift     what the nodes have that cannot be, found and healed
 --
 -- CREATE EXTENSION sets search_path to this schema and PostGIS'.  Every function
 -- below runs with pg_catalog and pg_temp only; those that need PostGIS have
@@ -2588,6 +2589,14 @@ COMMENT ON FUNCTION fleet.merge_rows(text, jsonb) IS
 	'internal: merges rows that were copied from a region into this replica; returns how many changed something';
 REVOKE EXECUTE ON FUNCTION fleet.merge_rows(text, jsonb) FROM PUBLIC;
 
+CREATE FUNCTION fleet.reread_rows(region text, arriving jsonb) RETURNS integer
+	AS 'MODULE_PATHNAME', 'fleet_replica_reread_rows'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.reread_rows(text, jsonb) IS
+	'internal: merges rows that a region has, to put this replica right: also where it has them at the same version and other than the region; returns how many changed something';
+REVOKE EXECUTE ON FUNCTION fleet.reread_rows(text, jsonb) FROM PUBLIC;
+
 CREATE FUNCTION fleet.forget_rows(region text, gone jsonb) RETURNS integer
 	AS 'MODULE_PATHNAME', 'fleet_replica_forget_rows'
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
@@ -4518,3 +4527,909 @@ $$;
 COMMENT ON FUNCTION fleet.verify() IS
 	'over all regions: rides or vehicles that are doubled, missing, locked by orphans, or whose handoff is not logged';
 REVOKE EXECUTE ON FUNCTION fleet.verify() FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- drift: what the nodes have that cannot be, found and healed
+-- ---------------------------------------------------------------------------
+--
+-- In which order the nodes are looked at, and why what is found is not merely
+-- late: src/drift/check.c.
+
+CREATE FUNCTION fleet.digest_add(digest bytea, VARIADIC "any") RETURNS bytea
+	AS 'MODULE_PATHNAME', 'fleet_drift_digest_add'
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.digest_add(bytea, "any") IS 'internal: behind fleet.digest';
+
+CREATE FUNCTION fleet.digest_combine(bytea, bytea) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'fleet_drift_digest_combine'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.digest_combine(bytea, bytea) IS 'the digest of two sets of rows together';
+
+CREATE AGGREGATE fleet.digest(VARIADIC "any") (
+	SFUNC = fleet.digest_add, STYPE = bytea, INITCOND = '\x000000000000000000000000000000000000000000000000',
+	COMBINEFUNC = fleet.digest_combine, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE fleet.digest(VARIADIC "any") IS
+	'number of rows and 128 bits that tell whether two sets of rows are the same, whatever their order; of the values that are given';
+
+CREATE AGGREGATE fleet.digest_total(bytea) (
+	SFUNC = fleet.digest_combine, STYPE = bytea, INITCOND = '\x000000000000000000000000000000000000000000000000',
+	COMBINEFUNC = fleet.digest_combine, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE fleet.digest_total(bytea) IS 'the digest of all sets of rows together whose digests are given';
+
+CREATE FUNCTION fleet.no_rows() RETURNS bytea
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN '\x000000000000000000000000000000000000000000000000'::bytea;
+COMMENT ON FUNCTION fleet.no_rows() IS 'internal: the digest of no rows';
+
+CREATE TABLE fleet.drift_cursors (
+	source text PRIMARY KEY,
+	marks jsonb NOT NULL
+);
+COMMENT ON TABLE fleet.drift_cursors IS 'up to which key this node''s drift checks have come, by the node whose keys they are: what follows was checked longest ago';
+
+CREATE TABLE fleet.drift_reports (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	node text NOT NULL,
+	what text NOT NULL CHECK (what IN ('check', 'compare', 'heal')),
+	checked bigint NOT NULL,
+	missing integer NOT NULL,
+	extra integer NOT NULL,
+	stale integer NOT NULL,
+	differing integer NOT NULL,
+	distant integer NOT NULL,
+	doubled integer NOT NULL,
+	lost integer NOT NULL,
+	astray integer NOT NULL,
+	undecided integer NOT NULL,
+	average_m float8 NOT NULL,
+	maximum_m float8 NOT NULL,
+	percentage float8 NOT NULL,
+	ids jsonb NOT NULL,
+	duration_ms float8 NOT NULL,
+	asked text[] NOT NULL,
+	failed text[] NOT NULL
+);
+CREATE INDEX drift_reports_at ON fleet.drift_reports (at);
+COMMENT ON TABLE fleet.drift_reports IS 'what checks for drift have found';
+COMMENT ON COLUMN fleet.drift_reports.undecided IS 'rows that may have been late or on their way until fleet.drift_timeout had passed; they do not count';
+COMMENT ON COLUMN fleet.drift_reports.percentage IS 'of the checked rows, those that are wrong; astray ones do not count';
+COMMENT ON COLUMN fleet.drift_reports.ids IS 'the findings, the first 10000 of them, for fleet.heal';
+
+CREATE TABLE fleet.heal_log (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	report text NOT NULL,
+	kind text NOT NULL,
+	key text NOT NULL,
+	problem text NOT NULL,
+	action text NOT NULL,
+	before jsonb,
+	after jsonb
+);
+COMMENT ON TABLE fleet.heal_log IS 'every row of this node that healing has changed, as it was and as it is (fleet.row_image), and what could not be healed';
+COMMENT ON COLUMN fleet.heal_log.report IS 'node and number of the report';
+
+CREATE TABLE fleet.conflicts (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	report text NOT NULL,
+	kind text NOT NULL,
+	key text NOT NULL,
+	epoch bigint NOT NULL,
+	hlc fleet.hlc NOT NULL,
+	image jsonb NOT NULL,
+	kept_in text
+);
+COMMENT ON TABLE fleet.conflicts IS 'copies of doubled rides and vehicles that healing has taken out of this region, for a person to look at';
+COMMENT ON COLUMN fleet.conflicts.kept_in IS 'the region whose copy is newer; null where the ride or vehicle was deleted';
+
+SELECT pg_catalog.pg_extension_config_dump('fleet.heal_log', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.conflicts', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.heal_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('fleet.conflicts_id_seq', '');
+
+CREATE FUNCTION fleet.ask_all(peers text[], query text, timeout_ms integer DEFAULT 5000, OUT peer text, OUT answer text, OUT error text)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'fleet_drift_ask_all'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.ask_all(text[], text, integer) IS
+	'runs a query on many nodes at once, as fleet_node: first column of the first row of each, or why there is none';
+REVOKE EXECUTE ON FUNCTION fleet.ask_all(text[], text, integer) FROM PUBLIC;
+
+-- What each node says of its rows.
+
+CREATE FUNCTION fleet.digested(kind text) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT string_agg(format('r.%I', c.name), ', ' ORDER BY c.n)
+	FROM fleet.published() AS p, unnest(p.columns) WITH ORDINALITY AS c(name, n) WHERE p.part = 'local_' || kind || 's';
+END;
+COMMENT ON FUNCTION fleet.digested(text) IS 'internal: the columns of rides or vehicles that are compared, for a statement: those that replicas get';
+REVOKE EXECUTE ON FUNCTION fleet.digested(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.is_astray(region text, place geography, at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = is_astray.region
+		AND current_setting('fleet.crossing_distance')::float8 >= 0
+		AND fleet.region_of(fleet.lon(place), fleet.lat(place)) <> is_astray.region
+		AND is_astray.at < now() - greatest(interval '10 seconds', current_setting('fleet.crossing_dwell')::interval)
+		AND ST_Distance(place, m.geofence::geography) > current_setting('fleet.crossing_distance')::float8);
+END;
+COMMENT ON FUNCTION fleet.is_astray(text, geography, timestamptz) IS
+	'internal: whether a vehicle that was last seen there at that time should have been handed off by the crossing rule';
+REVOKE EXECUTE ON FUNCTION fleet.is_astray(text, geography, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION fleet.sample_keys(part text, key_column text, filter text, after text, size integer, OUT keys text[], OUT mark text)
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	half integer := (size + 1) / 2;
+	blocks bigint := pg_relation_size('fleet.' || part) / current_setting('block_size')::integer;
+	-- Blocks with some 10 rows each would do.
+	share float8 := least(100, 10.0 * size / greatest(blocks, 1));
+	random_keys text[];
+BEGIN
+	EXECUTE format('SELECT array_agg(k ORDER BY k) FROM (SELECT %1$I AS k FROM fleet.%2$I WHERE %3$s AND ($1 IS NULL OR %1$I > $1) ORDER BY %1$I LIMIT $2) AS s',
+		key_column, part, filter) INTO keys USING after, half;
+	EXECUTE format('SELECT array_agg(k) FROM (SELECT %1$I AS k FROM fleet.%2$I TABLESAMPLE SYSTEM (%4$s) WHERE %3$s ORDER BY random() LIMIT $1) AS s',
+		key_column, part, filter, share) INTO random_keys USING size - half;
+	mark := CASE WHEN cardinality(keys) = half THEN keys[half] END;
+	keys := COALESCE(keys, '{}') || COALESCE(random_keys, '{}');
+END
+$$;
+COMMENT ON FUNCTION fleet.sample_keys(text, text, text, text, integer) IS
+	'internal: keys of one of fleet''s tables, half of them those after a key, the others at random; and the key to go on from';
+REVOKE EXECUTE ON FUNCTION fleet.sample_keys(text, text, text, text, integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drift_sample(cursors jsonb, size integer) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	source text := COALESCE(fleet.own_region(), fleet.node_name());
+	kind text;
+	live record;
+	gone record;
+	result jsonb := jsonb_build_object('source', source);
+	marks jsonb := '{}';
+BEGIN
+	FOREACH kind IN ARRAY ARRAY['vehicle', 'ride'] LOOP
+		live := fleet.sample_keys('local_' || kind || 's', kind || '_id', 'true', cursors->source->>kind, size);
+		gone := fleet.sample_keys('departures', 'key', format('kind = %L AND target IS NOT NULL', kind), cursors->source->>(kind || ' gone'), size);
+		result := result || jsonb_build_object(kind, live.keys || gone.keys);
+		marks := marks || jsonb_build_object(kind, live.mark, kind || ' gone', gone.mark);
+	END LOOP;
+	RETURN result || jsonb_build_object('marks', marks);
+END
+$$;
+COMMENT ON FUNCTION fleet.drift_sample(jsonb, integer) IS
+	'internal: keys of this node''s vehicles and rides, and as many of departed ones, half of them checked longest ago, the others at random';
+REVOKE EXECUTE ON FUNCTION fleet.drift_sample(jsonb, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.drift_sample(jsonb, integer) TO fleet_node;
+
+CREATE FUNCTION fleet.look_at_live(kind text, keys text[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	place text := CASE kind WHEN 'ride' THEN 'COALESCE(r.current_location, r.start_location)' ELSE 'r.location' END;
+	result jsonb;
+BEGIN
+	EXECUTE format('SELECT jsonb_agg(to_jsonb(x)) FROM (SELECT %1$L AS kind, r.%2$I AS key, ''live'' AS what, r.epoch, r.hlc::bigint AS hlc, r.region,'
+			' encode(fleet.digest(%3$s), ''hex'') AS digest, %4$s AS place, fleet.region_of(fleet.lon(%4$s), fleet.lat(%4$s)) = r.region AS home, %5$s AS astray'
+			' FROM fleet.%6$I AS r WHERE r.%2$I = ANY ($1) GROUP BY r.%2$I) AS x',
+		kind, kind || '_id', fleet.digested(kind), place,
+		CASE kind WHEN 'ride' THEN 'false' ELSE 'fleet.is_astray(r.region, r.location, r.updated_at)' END, 'local_' || kind || 's')
+		INTO result USING keys;
+	RETURN COALESCE(result, '[]');
+END
+$$;
+COMMENT ON FUNCTION fleet.look_at_live(text, text[]) IS 'internal: what this node has of these rides or vehicles, with a digest of each row';
+REVOKE EXECUTE ON FUNCTION fleet.look_at_live(text, text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.busy_rows(kind text, keys text[]) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	free text[];
+BEGIN
+	-- Who deletes a row, or hands it off, holds a lock that this one does not go with.
+	EXECUTE format('WITH f AS (SELECT %1$I AS key FROM fleet.%2$I WHERE %1$I = ANY ($1) FOR KEY SHARE SKIP LOCKED) SELECT array_agg(f.key) FROM f',
+		kind || '_id', 'local_' || kind || 's') INTO free USING keys;
+	RETURN (SELECT COALESCE(jsonb_agg(jsonb_build_array(kind, k)), '[]') FROM unnest(keys) AS k WHERE free IS NULL OR k <> ALL (free));
+END
+$$;
+COMMENT ON FUNCTION fleet.busy_rows(text, text[]) IS 'internal: which of these rows somebody is deleting, or are not here';
+REVOKE EXECUTE ON FUNCTION fleet.busy_rows(text, text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drift_look(keys jsonb, with_busy boolean) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	rides text[] := ARRAY(SELECT jsonb_array_elements_text(keys->'ride'));
+	vehicles text[] := ARRAY(SELECT jsonb_array_elements_text(keys->'vehicle'));
+	result jsonb;
+BEGIN
+	-- In the snapshot of one statement: of a row that comes back, the live row and the departure are never both missed.
+	SELECT jsonb_build_object('rows', fleet.look_at_live('ride', rides) || fleet.look_at_live('vehicle', vehicles)
+		|| COALESCE(jsonb_agg(jsonb_build_object('kind', d.kind, 'key', d.key, 'what', CASE WHEN d.target IS NULL THEN 'grave' ELSE 'departure' END,
+			'epoch', d.epoch, 'hlc', d.hlc::bigint, 'region', d.target, 'settled', d.settled_hlc IS NOT NULL)), '[]'))
+		INTO result FROM fleet.departures AS d WHERE d.kind = 'ride' AND d.key = ANY (rides) OR d.kind = 'vehicle' AND d.key = ANY (vehicles);
+	result := result || jsonb_build_object('now', fleet.hlc_now()::bigint);
+	IF with_busy THEN
+		result := result || jsonb_build_object('busy', fleet.busy_rows('ride', rides) || fleet.busy_rows('vehicle', vehicles));
+	END IF;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION fleet.drift_look(jsonb, boolean) IS
+	'internal: what this node has of some rides and vehicles, live rows, departures and graves, its clock afterwards, and which live rows are busy';
+REVOKE EXECUTE ON FUNCTION fleet.drift_look(jsonb, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.drift_look(jsonb, boolean) TO fleet_node;
+
+-- The judgement: what looks wrong in one round, and what did in two.
+
+CREATE FUNCTION fleet.drift_judge(here jsonb, looks jsonb, streams text[], complete boolean, threshold_m float8)
+	RETURNS TABLE (problem text, kind text, key text, region text, epoch bigint, hlc bigint, winner text, winner_epoch bigint,
+		here_region text, here_epoch bigint, here_hlc bigint, metres float8, busy boolean)
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH mine AS MATERIALIZED (
+		SELECT r.* FROM jsonb_to_recordset(COALESCE(here->'rows', '[]'))
+			AS r(kind text, key text, what text, epoch bigint, hlc bigint, region text, digest text, place text) WHERE r.what = 'live'
+	), word AS MATERIALIZED (
+		SELECT l.key AS node, l.value->'busy' @> jsonb_build_array(jsonb_build_array(r.kind, r.key)) AS busy, r.*
+		FROM jsonb_each(looks) AS l, jsonb_to_recordset(l.value->'rows')
+			AS r(kind text, key text, what text, epoch bigint, hlc bigint, region text, settled boolean, digest text, place text, home boolean, astray boolean)
+	), top AS MATERIALIZED (
+		-- By what every node sees alike: two that heal at the same time must not each take the other's away.
+		SELECT DISTINCT ON (w.kind, w.key) w.* FROM word AS w
+		ORDER BY w.kind, w.key, w.epoch DESC, array_position('{live,grave,departure}', w.what), w.hlc DESC, w.home DESC NULLS LAST, w.node
+	), doubled AS MATERIALIZED (
+		SELECT w.*, t.node AS winner, t.epoch AS winner_epoch FROM word AS w JOIN top AS t ON t.kind = w.kind AND t.key = w.key
+		WHERE w.what = 'live' AND w.node <> t.node AND t.what IN ('live', 'grave')
+	), beside AS MATERIALIZED (
+		SELECT COALESCE(t.kind, m.kind) AS kind, COALESCE(t.key, m.key) AS key, COALESCE(t.node, m.region) AS node, t.what, t.epoch, t.hlc, t.busy,
+			m.region AS here_region, m.epoch AS here_epoch, m.hlc AS here_hlc, t.digest IS DISTINCT FROM m.digest AS differs,
+			fleet.distance_m(t.place, m.place) AS metres
+		FROM top AS t FULL JOIN mine AS m ON m.kind = t.kind AND m.key = t.key
+		WHERE here IS NOT NULL AND t.what IS DISTINCT FROM 'departure'
+			AND NOT EXISTS (SELECT FROM doubled AS d WHERE d.kind = t.kind AND d.key = t.key)
+	)
+	SELECT 'doubled', d.kind, d.key, d.node, d.epoch, d.hlc, d.winner, d.winner_epoch, NULL::text, NULL::bigint, NULL::bigint, NULL::float8, d.busy
+		FROM doubled AS d
+	UNION ALL
+	SELECT CASE WHEN t.settled THEN 'lost' ELSE 'moving' END, t.kind, t.key, t.region, t.epoch, t.hlc, t.node, t.epoch, NULL::text, NULL::bigint, NULL::bigint, NULL::float8, false
+		FROM top AS t WHERE t.what = 'departure' AND looks ? t.region
+	UNION ALL
+	SELECT 'astray', t.kind, t.key, t.node, t.epoch, t.hlc, NULL::text, NULL::bigint, NULL::text, NULL::bigint, NULL::bigint, NULL::float8, false
+		FROM top AS t WHERE t.what = 'live' AND t.astray
+	UNION ALL
+	SELECT j.problem, b.kind, b.key, b.node, b.epoch, b.hlc, NULL, NULL, b.here_region, b.here_epoch, b.here_hlc, b.metres, b.busy
+	FROM beside AS b, LATERAL (SELECT CASE
+			WHEN b.what = 'live' AND b.here_epoch IS NULL THEN 'missing'
+			WHEN b.what = 'live' AND (b.here_epoch, b.here_hlc) < (b.epoch, b.hlc) THEN 'stale'
+			WHEN b.what = 'live' AND (b.here_epoch, b.here_hlc) > (b.epoch, b.hlc) THEN CASE WHEN complete THEN 'ahead' END
+			WHEN b.what = 'live' AND b.differs THEN CASE WHEN b.metres > threshold_m THEN 'distant' ELSE 'differing' END
+			WHEN b.what IS DISTINCT FROM 'live' AND b.here_epoch IS NOT NULL AND complete THEN 'extra' END AS problem) AS j
+	WHERE j.problem = 'extra' OR j.problem IS NOT NULL AND b.node = ANY (streams);
+END;
+COMMENT ON FUNCTION fleet.drift_judge(jsonb, jsonb, text[], boolean, float8) IS
+	'internal: what looks wrong in one look at a replica (or null) and at the regions, of which those whose streams are followed are compared with it';
+REVOKE EXECUTE ON FUNCTION fleet.drift_judge(jsonb, jsonb, text[], boolean, float8) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drift_confirm(candidates jsonb, before jsonb) RETURNS jsonb
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE(jsonb_agg(to_jsonb(c)), '[]')
+	FROM jsonb_to_recordset(candidates) AS c(problem text, kind text, key text, region text, epoch bigint, hlc bigint, winner text, winner_epoch bigint,
+			here_region text, here_epoch bigint, here_hlc bigint, metres float8, busy boolean)
+		JOIN jsonb_to_recordset(before) AS b(problem text, kind text, key text, region text, epoch bigint, hlc bigint, here_epoch bigint, here_hlc bigint)
+			ON b.problem = c.problem AND b.kind = c.kind AND b.key = c.key
+	WHERE CASE
+		WHEN c.problem = 'stale' THEN (c.here_epoch, c.here_hlc) < (b.epoch, b.hlc)
+		WHEN c.problem = 'missing' THEN c.epoch = b.epoch
+		WHEN c.problem = 'extra' THEN c.here_epoch = b.here_epoch AND c.here_hlc = b.here_hlc
+		WHEN c.problem = 'ahead' THEN c.here_epoch = b.here_epoch AND c.here_hlc = b.here_hlc AND c.busy IS FALSE
+		WHEN c.problem = 'doubled' THEN c.region = b.region AND c.epoch = b.epoch AND c.busy IS FALSE
+		WHEN c.problem = 'lost' THEN c.region = b.region AND c.epoch = b.epoch
+		ELSE c.problem <> 'moving' END;
+END;
+COMMENT ON FUNCTION fleet.drift_confirm(jsonb, jsonb) IS 'internal: which of a round''s candidates are findings, since the round before had them, too';
+REVOKE EXECUTE ON FUNCTION fleet.drift_confirm(jsonb, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.healthy_streams() RETURNS SETOF text
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT s.region FROM fleet.replica_sources AS s
+	WHERE s.state = 'streaming' AND s.complete_at IS NULL AND s.stale_since IS NULL AND s.failures = 0;
+END;
+COMMENT ON FUNCTION fleet.healthy_streams() IS 'internal: the regions whose changes this replica applies as they come';
+REVOKE EXECUTE ON FUNCTION fleet.healthy_streams() FROM PUBLIC;
+
+CREATE FUNCTION fleet.streams_behind(looks jsonb) RETURNS bigint
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT count(*) FROM fleet.healthy_streams() AS s(region) LEFT JOIN fleet.heartbeat AS h ON h.region = s.region
+	WHERE looks ? s.region AND (h.hlc IS NULL OR h.hlc::bigint < (looks->s.region->>'now')::bigint);
+END;
+COMMENT ON FUNCTION fleet.streams_behind(jsonb) IS 'internal: of how many regions this replica does not have yet what they had when they were looked at';
+REVOKE EXECUTE ON FUNCTION fleet.streams_behind(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.keys_of(found jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT jsonb_build_object('ride', COALESCE(jsonb_agg(DISTINCT f->'key') FILTER (WHERE f->>'kind' = 'ride'), '[]'),
+		'vehicle', COALESCE(jsonb_agg(DISTINCT f->'key') FILTER (WHERE f->>'kind' = 'vehicle'), '[]'))
+	FROM jsonb_array_elements(found) AS f;
+END;
+COMMENT ON FUNCTION fleet.keys_of(jsonb) IS 'internal: the rides and vehicles of findings, each once';
+REVOKE EXECUTE ON FUNCTION fleet.keys_of(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.examine(keys jsonb, threshold_m float8) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions text[] := ARRAY(SELECT m.name FROM fleet.map_regions AS m ORDER BY m.name);
+	follows boolean := fleet.is_replica();
+	timeout integer := extract(epoch FROM current_setting('fleet.drift_timeout')::interval) * 1000;
+	deadline timestamptz := clock_timestamp() + timeout * interval '1 ms';
+	open jsonb := keys;
+	streams text[];
+	here jsonb;
+	looks jsonb;
+	failed text[];
+	candidates jsonb;
+	before jsonb := '[]';
+	confirmed jsonb;
+	findings jsonb := '[]';
+BEGIN
+	LOOP
+		-- The order of these looks is what the judgement is based on.
+		IF follows THEN
+			streams := ARRAY(SELECT fleet.healthy_streams());
+			here := fleet.drift_look(open, false);
+		END IF;
+		SELECT COALESCE(jsonb_object_agg(a.peer, a.answer::jsonb) FILTER (WHERE a.answer IS NOT NULL), '{}'),
+				COALESCE(array_agg(a.peer ORDER BY a.peer) FILTER (WHERE a.answer IS NULL), '{}')
+			INTO looks, failed FROM fleet.ask_all(regions, format('SELECT fleet.drift_look(%L, %L)', open, before <> '[]'), timeout) AS a;
+		SELECT COALESCE(jsonb_agg(to_jsonb(j)), '[]') INTO candidates
+			FROM fleet.drift_judge(here, looks, streams, failed = '{}' AND streams @> regions, threshold_m) AS j;
+		confirmed := fleet.drift_confirm(candidates, before);
+		findings := findings || confirmed;
+		open := fleet.keys_of((SELECT COALESCE(jsonb_agg(c), '[]') FROM jsonb_array_elements(candidates) AS c
+			WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(confirmed) AS f WHERE f->>'kind' = c->>'kind' AND f->>'key' = c->>'key')));
+		EXIT WHEN open = '{"ride": [], "vehicle": []}';
+		before := candidates;
+		PERFORM pg_sleep(0.05);
+		WHILE follows AND fleet.streams_behind(looks) > 0 AND clock_timestamp() < deadline LOOP
+			PERFORM pg_sleep(0.02);
+		END LOOP;
+		EXIT WHEN clock_timestamp() >= deadline;
+	END LOOP;
+	RETURN jsonb_build_object('findings', findings, 'failed', to_jsonb(failed),
+		'undecided', jsonb_array_length(open->'ride') + jsonb_array_length(open->'vehicle'));
+END
+$$;
+COMMENT ON FUNCTION fleet.examine(jsonb, float8) IS
+	'internal: looks at some rides and vehicles on all nodes, round after round until it is known of each whether it is wrong or only late; the findings';
+REVOKE EXECUTE ON FUNCTION fleet.examine(jsonb, float8) FROM PUBLIC;
+
+-- Checks, and their reports.  What an operator calls has its owner's rights, so that EXECUTE is all
+-- that a role needs for it: it takes no SQL, and changes rows by the versions of fleet alone.
+
+CREATE FUNCTION fleet.begin_drift_check() RETURNS void
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM fleet.map) THEN
+		RAISE EXCEPTION 'node "%" is not part of a region map', fleet.node_name()
+			USING ERRCODE = 'RF004', HINT = 'Call it on a node that owns a region, or on a replica.';
+	ELSIF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'drift is looked for in transactions that are READ COMMITTED'
+			USING ERRCODE = 'feature_not_supported', DETAIL = 'With one snapshot for all looks, nothing could be seen to arrive.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.begin_drift_check() IS 'internal: raises an error where this node, or this transaction, cannot check for drift';
+REVOKE EXECUTE ON FUNCTION fleet.begin_drift_check() FROM PUBLIC;
+
+CREATE FUNCTION fleet.report_drift(what text, since timestamptz, checked bigint, result jsonb) RETURNS fleet.drift_reports
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	INSERT INTO fleet.drift_reports (node, what, checked, missing, extra, stale, differing, distant, doubled, lost, astray, undecided,
+			average_m, maximum_m, percentage, ids, duration_ms, asked, failed)
+		SELECT fleet.node_name(), report_drift.what, report_drift.checked,
+			count(*) FILTER (WHERE f.problem = 'missing'), count(*) FILTER (WHERE f.problem = 'extra'),
+			count(*) FILTER (WHERE f.problem = 'stale'), count(*) FILTER (WHERE f.problem IN ('differing', 'ahead')),
+			count(*) FILTER (WHERE f.problem = 'distant'), count(*) FILTER (WHERE f.problem = 'doubled'),
+			count(*) FILTER (WHERE f.problem = 'lost'), count(*) FILTER (WHERE f.problem = 'astray'), (report_drift.result->>'undecided')::integer,
+			COALESCE(sum(f.metres), 0) / greatest(report_drift.checked, 1), COALESCE(max(f.metres), 0),
+			100.0 * count(DISTINCT (f.kind, f.key)) FILTER (WHERE f.problem <> 'astray') / greatest(report_drift.checked, 1),
+			COALESCE(jsonb_agg(to_jsonb(f)) FILTER (WHERE f.n <= 10000), '[]'),
+			extract(epoch FROM clock_timestamp() - report_drift.since) * 1000,
+			ARRAY(SELECT m.name FROM fleet.map_regions AS m ORDER BY m.name),
+			ARRAY(SELECT jsonb_array_elements_text(report_drift.result->'failed'))
+		FROM (SELECT x.*, row_number() OVER () AS n FROM jsonb_to_recordset(report_drift.result->'findings')
+			AS x(problem text, kind text, key text, region text, epoch bigint, hlc bigint, winner text, winner_epoch bigint,
+				here_region text, here_epoch bigint, here_hlc bigint, metres float8)) AS f
+		RETURNING *;
+END;
+COMMENT ON FUNCTION fleet.report_drift(text, timestamptz, bigint, jsonb) IS 'internal: writes a report';
+REVOKE EXECUTE ON FUNCTION fleet.report_drift(text, timestamptz, bigint, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drift_keys(size integer, OUT keys jsonb, OUT failed text[])
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	regions text[] := ARRAY(SELECT m.name FROM fleet.map_regions AS m ORDER BY m.name);
+	follows boolean := fleet.is_replica();
+	cursors jsonb := (SELECT COALESCE(jsonb_object_agg(c.source, c.marks), '{}') FROM fleet.drift_cursors AS c);
+	share integer := ceil(size::numeric / greatest(cardinality(regions) + follows::integer, 1));
+	samples jsonb;
+BEGIN
+	SELECT COALESCE(jsonb_agg(a.answer::jsonb) FILTER (WHERE a.answer IS NOT NULL), '[]'),
+			COALESCE(array_agg(a.peer) FILTER (WHERE a.answer IS NULL), '{}')
+		INTO samples, failed FROM fleet.ask_all(regions, format('SELECT fleet.drift_sample(%L, %s)', cursors, share)) AS a;
+	IF follows THEN
+		samples := samples || fleet.drift_sample(cursors, share);
+	END IF;
+	INSERT INTO fleet.drift_cursors AS c (source, marks) SELECT s->>'source', s->'marks' FROM jsonb_array_elements(samples) AS s
+		ON CONFLICT (source) DO UPDATE SET marks = excluded.marks;
+	keys := (SELECT jsonb_build_object('ride', COALESCE(jsonb_agg(DISTINCT k.key) FILTER (WHERE k.kind = 'ride'), '[]'),
+			'vehicle', COALESCE(jsonb_agg(DISTINCT k.key) FILTER (WHERE k.kind = 'vehicle'), '[]'))
+		FROM (SELECT 'ride' AS kind, jsonb_array_elements_text(s->'ride') AS key FROM jsonb_array_elements(samples) AS s
+			UNION ALL SELECT 'vehicle', jsonb_array_elements_text(s->'vehicle') FROM jsonb_array_elements(samples) AS s) AS k);
+END
+$$;
+COMMENT ON FUNCTION fleet.drift_keys(integer) IS 'internal: the rides and vehicles that are to be checked next, from all nodes';
+REVOKE EXECUTE ON FUNCTION fleet.drift_keys(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.check_drift(sample integer DEFAULT 1000, threshold_m float8 DEFAULT 100) RETURNS fleet.drift_reports
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	since timestamptz := clock_timestamp();
+	keys jsonb;
+BEGIN
+	IF sample NOT BETWEEN 1 AND 100000 OR threshold_m < 0 THEN
+		RAISE EXCEPTION 'the sample must be from 1 to 100000 rows, and the threshold not negative' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	PERFORM fleet.begin_drift_check();
+	keys := (SELECT k.keys FROM fleet.drift_keys(sample) AS k);
+	RETURN fleet.report_drift('check', since, jsonb_array_length(keys->'ride') + jsonb_array_length(keys->'vehicle'), fleet.examine(keys, threshold_m));
+END
+$$;
+COMMENT ON FUNCTION fleet.check_drift(integer, float8) IS
+	'looks at a sample of vehicles, and as many rides, on all nodes, and reports what is wrong; on a replica it is compared with the regions, too';
+REVOKE EXECUTE ON FUNCTION fleet.check_drift(integer, float8) FROM PUBLIC;
+
+-- Whole tables.
+
+CREATE FUNCTION fleet.digest_buckets(kind text, buckets integer, wanted integer[]) RETURNS text
+LANGUAGE plpgsql STABLE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	result text;
+BEGIN
+	EXECUTE format('WITH d AS (SELECT hashtextextended(r.%1$I, 0) & ($1 - 1) AS bucket, fleet.digest(%2$s) AS digest FROM fleet.%3$I AS r'
+			' WHERE $2 IS NULL OR hashtextextended(r.%1$I, 0) & ($1 - 1) = ANY ($2::bigint[]) GROUP BY 1)'
+			' SELECT encode(string_agg(COALESCE(d.digest, fleet.no_rows()), '''' ORDER BY b.bucket), ''base64'')'
+			' FROM (SELECT generate_series(0, $1 - 1) AS bucket) AS b LEFT JOIN d USING (bucket) WHERE $2 IS NULL OR b.bucket = ANY ($2)',
+		kind || '_id', fleet.digested(kind), 'local_' || kind || 's') INTO result USING buckets, wanted;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION fleet.digest_buckets(text, integer, integer[]) IS
+	'internal: digests of this node''s rides or vehicles by bucket, in the order of buckets, all of them or those wanted; base64';
+REVOKE EXECUTE ON FUNCTION fleet.digest_buckets(text, integer, integer[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.digest_buckets(text, integer, integer[]) TO fleet_node;
+
+CREATE FUNCTION fleet.digest_rows(kind text, buckets integer, wanted integer[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	result jsonb;
+BEGIN
+	EXECUTE format('SELECT COALESCE(jsonb_object_agg(x.key, encode(x.digest, ''base64'')), ''{}'') FROM (SELECT r.%1$I AS key, fleet.digest(%2$s) AS digest'
+			' FROM fleet.%3$I AS r WHERE hashtextextended(r.%1$I, 0) & ($1 - 1) = ANY ($2::bigint[]) GROUP BY r.%1$I) AS x',
+		kind || '_id', fleet.digested(kind), 'local_' || kind || 's') INTO result USING buckets, wanted;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION fleet.digest_rows(text, integer, integer[]) IS 'internal: the digest of each row in some buckets';
+REVOKE EXECUTE ON FUNCTION fleet.digest_rows(text, integer, integer[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.digest_rows(text, integer, integer[]) TO fleet_node;
+
+CREATE FUNCTION fleet.differing_buckets(kind text, buckets integer, wanted integer[], timeout_ms integer, OUT differing integer[], OUT rows bigint)
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.node_name();
+	missing text;
+BEGIN
+	-- All scan at the same time, this replica too.
+	WITH answers AS MATERIALIZED (
+		SELECT a.peer, a.error, decode(a.answer, 'base64') AS digests
+		FROM fleet.ask_all(ARRAY(SELECT m.name FROM fleet.map_regions AS m) || own,
+			format('SELECT fleet.digest_buckets(%L, %s, %L)', kind, buckets, wanted), timeout_ms) AS a
+	), places AS MATERIALIZED (
+		SELECT b.bucket, b.n FROM unnest(COALESCE((SELECT array_agg(w ORDER BY w) FROM unnest(wanted) AS w),
+			(SELECT array_agg(g ORDER BY g) FROM generate_series(0, buckets - 1) AS g))) WITH ORDINALITY AS b(bucket, n)
+	), sums AS (
+		SELECT p.bucket, fleet.digest_total(substr(a.digests, 24 * p.n::integer - 23, 24)) FILTER (WHERE a.peer <> own) AS there,
+			fleet.digest_total(substr(a.digests, 24 * p.n::integer - 23, 24)) FILTER (WHERE a.peer = own) AS here
+		FROM answers AS a, places AS p WHERE a.digests IS NOT NULL GROUP BY p.bucket
+	)
+	SELECT (SELECT string_agg(format('%s: %s', a.peer, a.error), '; ') FROM answers AS a WHERE a.digests IS NULL),
+			COALESCE((SELECT array_agg(s.bucket) FROM sums AS s WHERE s.here <> s.there), '{}'),
+			(SELECT sum(('x' || encode(substr(s.here, 1, 8), 'hex'))::bit(64)::bigint) FROM sums AS s)
+		INTO missing, differing, rows;
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION 'whole tables cannot be compared while a node does not answer'
+			USING ERRCODE = 'connection_failure', DETAIL = missing, HINT = 'fleet.check_drift compares the regions that do.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.differing_buckets(text, integer, integer[], integer) IS
+	'internal: in which buckets, of all or of those wanted, this replica has other rows than all regions together; and how many it has';
+REVOKE EXECUTE ON FUNCTION fleet.differing_buckets(text, integer, integer[], integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.differing_keys(kind text, buckets integer, wanted integer[], timeout_ms integer) RETURNS text[]
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH answers AS MATERIALIZED (
+		SELECT a.peer, a.answer::jsonb AS digests FROM fleet.ask_all(ARRAY(SELECT m.name FROM fleet.map_regions AS m) || fleet.node_name(),
+			format('SELECT fleet.digest_rows(%L, %s, %L)', kind, buckets, wanted), timeout_ms) AS a
+	), found AS (
+		SELECT a.peer = fleet.node_name() AS is_here, d.key, d.value AS digest FROM answers AS a, jsonb_each_text(a.digests) AS d
+	)
+	-- On the replica once, in the regions once, and the same.
+	SELECT COALESCE(array_agg(x.key), '{}') FROM (SELECT f.key FROM found AS f GROUP BY f.key
+		HAVING count(*) <> 2 OR count(*) FILTER (WHERE f.is_here) <> 1 OR min(f.digest) <> max(f.digest)) AS x;
+END;
+COMMENT ON FUNCTION fleet.differing_keys(text, integer, integer[], integer) IS
+	'internal: which rides or vehicles of some buckets this replica has other than the regions, or a region other than once';
+REVOKE EXECUTE ON FUNCTION fleet.differing_keys(text, integer, integer[], integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.compare_kind(kind text, deadline timestamptz, OUT keys text[], OUT rows bigint, OUT left_out integer)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	max_keys CONSTANT integer := 20000;		-- that a round of drilling down may bring from each node
+	estimate bigint := greatest(pg_relation_size('fleet.local_' || kind || 's') / 400,
+		(SELECT c.reltuples::bigint FROM pg_class AS c WHERE c.oid = ('fleet.local_' || kind || 's')::regclass));
+	buckets integer := 2 ^ least(12, greatest(4, ceil(log(2, greatest(estimate / 500, 1)))));
+	found record;
+	differing integer[];
+	drilled integer[];
+	timeout integer := greatest(1, extract(epoch FROM deadline - clock_timestamp()) * 1000);
+BEGIN
+	-- Rows that change while they are read make buckets differ.  In one look or another each bucket is at rest, if all is well in it.
+	FOR round IN 1 .. 6 LOOP
+		found := fleet.differing_buckets(kind, buckets, differing, timeout);
+		differing := found.differing;
+		rows := COALESCE(rows, found.rows);
+		RAISE NOTICE 'comparing %s, round %: % of % buckets differ', kind, round, cardinality(differing), buckets;
+		EXIT WHEN differing = '{}' OR clock_timestamp() > deadline;
+		PERFORM pg_sleep(0.2);
+	END LOOP;
+	drilled := differing[1 : greatest(1, max_keys / greatest(1, rows / buckets))::integer];
+	left_out := cardinality(differing) - cardinality(drilled);
+	keys := CASE WHEN drilled = '{}' THEN '{}' ELSE fleet.differing_keys(kind, buckets, drilled, timeout) END;
+END
+$$;
+COMMENT ON FUNCTION fleet.compare_kind(text, timestamptz) IS
+	'internal: the rides or vehicles that differ between this replica and the regions, by digests of whole tables; how many rows there are, and how many buckets with differences were left out';
+REVOKE EXECUTE ON FUNCTION fleet.compare_kind(text, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION fleet.compare_all(threshold_m float8 DEFAULT 100, deadline interval DEFAULT '1 minute') RETURNS fleet.drift_reports
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	since timestamptz := clock_timestamp();
+	rides record;
+	vehicles record;
+	result jsonb;
+BEGIN
+	PERFORM fleet.begin_drift_check();
+	IF NOT fleet.is_replica() THEN
+		RAISE EXCEPTION 'node "%" is not a replica', fleet.node_name()
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Whole tables are compared between a replica and all regions.',
+			HINT = 'Call it on a replica, or fleet.check_drift here.';
+	ELSIF deadline NOT BETWEEN interval '1 second' AND interval '1 day' THEN
+		RAISE EXCEPTION 'the deadline must be from one second to one day' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	vehicles := fleet.compare_kind('vehicle', since + deadline);
+	rides := fleet.compare_kind('ride', since + deadline);
+	result := fleet.examine(jsonb_build_object('ride', to_jsonb(rides.keys), 'vehicle', to_jsonb(vehicles.keys)), threshold_m);
+	RETURN fleet.report_drift('compare', since, rides.rows + vehicles.rows, jsonb_set(result, '{undecided}',
+		to_jsonb((result->>'undecided')::integer + rides.left_out + vehicles.left_out)));
+END
+$$;
+COMMENT ON FUNCTION fleet.compare_all(float8, interval) IS
+	'on a replica: compares all rides and vehicles with all regions, by digests; what differs is looked at row by row, and reported';
+REVOKE EXECUTE ON FUNCTION fleet.compare_all(float8, interval) FROM PUBLIC;
+
+-- Healing.  What a region has to do it does in a transaction of its own, with its
+-- own record, since it commits whatever becomes of ours.
+
+CREATE FUNCTION fleet.restore_row(departure jsonb, report text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kind text := departure->>'kind';
+	key text := departure->>'key';
+	found jsonb;
+BEGIN
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	PERFORM pg_advisory_xact_lock(hashtextextended('fleet heal ' || key, 0));	-- several nodes may have found it
+	IF (fleet.copy_row(kind, key)->>'epoch')::bigint >= (departure->>'epoch')::bigint THEN
+		RETURN false;
+	END IF;
+	-- As an arrival whose PREPARE was lost: what is here at that epoch or later, or was, is left alone.
+	PERFORM fleet.arrive('heal:' || report, jsonb_build_array(departure), 0, true);
+	found := fleet.copy_row(kind, key);
+	IF found->>'target' IS DISTINCT FROM fleet.own_region() OR (found->>'hlc')::bigint <> (departure->>'hlc')::bigint THEN
+		RETURN false;
+	END IF;
+	INSERT INTO fleet.heal_log (report, kind, key, problem, action, after)
+		VALUES (restore_row.report, kind, key, 'lost', 'restored', found->'image');
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION fleet.restore_row(jsonb, text) IS 'internal: lets a ride or vehicle arrive again that was lost here; false where that is not needed any more';
+REVOKE EXECUTE ON FUNCTION fleet.restore_row(jsonb, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.restore_row(jsonb, text) TO fleet_node;
+
+CREATE FUNCTION fleet.drop_copy(kind text, key text, epoch bigint, hlc bigint, winner jsonb, report text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- No grave is left: where both copies are of one epoch it would take the newer one from replicas.
+SET session_replication_role = replica
+AS $$
+DECLARE
+	image jsonb;
+	winner_region text := winner->>'target';
+BEGIN
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	IF kind NOT IN ('ride', 'vehicle') OR winner_region = fleet.own_region() THEN
+		RAISE EXCEPTION 'this copy cannot be dropped' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	EXECUTE format('DELETE FROM fleet.%I AS r WHERE r.%I = $1 AND r.epoch = $2 AND r.hlc::bigint = $3 RETURNING fleet.row_image(r)',
+		'local_' || kind || 's', kind || '_id') INTO image USING key, epoch, hlc;
+	IF image IS NULL THEN
+		RETURN false;		-- it has changed, or is gone
+	END IF;
+	INSERT INTO fleet.conflicts (report, kind, key, epoch, hlc, image, kept_in)
+		VALUES (drop_copy.report, drop_copy.kind, drop_copy.key, drop_copy.epoch, drop_copy.hlc::fleet.hlc, image, winner_region);
+	-- From now on this region says where it is, as if it had been handed off there.
+	DELETE FROM fleet.departures AS d WHERE d.kind = drop_copy.kind AND d.key = drop_copy.key;
+	INSERT INTO fleet.departures (kind, key, epoch, target, hlc, image, settled_hlc)
+		VALUES (drop_copy.kind, drop_copy.key, (winner->>'epoch')::bigint, winner_region, (winner->>'hlc')::bigint::fleet.hlc, winner->'image', fleet.hlc_now());
+	IF winner_region IS NOT NULL THEN
+		INSERT INTO fleet.handoff_log (ride_id, vehicle_id, source, target, epoch, hlc, dtxid, status)
+			VALUES (CASE kind WHEN 'ride' THEN key END, CASE kind WHEN 'ride' THEN image->>'vehicle_id' ELSE key END, fleet.own_region(), winner_region,
+				(winner->>'epoch')::bigint, (winner->>'hlc')::bigint::fleet.hlc, 'heal:' || report, 'settled');
+	END IF;
+	INSERT INTO fleet.heal_log (report, kind, key, problem, action, before)
+		VALUES (drop_copy.report, drop_copy.kind, drop_copy.key, 'doubled', 'removed', image);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_copy(text, text, bigint, bigint, jsonb, text) IS
+	'internal: takes one version of a ride or vehicle out of this region, since a newer one is elsewhere; kept in fleet.conflicts; false where it is not here any more';
+REVOKE EXECUTE ON FUNCTION fleet.drop_copy(text, text, bigint, bigint, jsonb, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.drop_copy(text, text, bigint, bigint, jsonb, text) TO fleet_node;
+
+CREATE FUNCTION fleet.live_row(region text, kind text, key text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN fleet.ask(region, format('SELECT fleet.copy_row(%L, %L)', kind, key), 5000);
+END
+$$;
+COMMENT ON FUNCTION fleet.live_row(text, text, text) IS 'internal: what a region has of a ride or vehicle now; a departure or grave where it has left';
+REVOKE EXECUTE ON FUNCTION fleet.live_row(text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.own_image(kind text, key text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN fleet.copy_row(kind, key)->'image';
+END
+$$;
+COMMENT ON FUNCTION fleet.own_image(text, text) IS 'internal: a ride or vehicle as this node has it';
+REVOKE EXECUTE ON FUNCTION fleet.own_image(text, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.heal_region(f jsonb, report text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known jsonb := fleet.live_row(f->>'winner', f->>'kind', f->>'key');
+	mine jsonb;
+BEGIN
+	IF (known->>'epoch')::bigint IS DISTINCT FROM (f->>'winner_epoch')::bigint
+		OR f->>'problem' = 'doubled' AND known->>'target' <> f->>'winner' THEN
+		RETURN false;		-- it has gone on
+	ELSIF f->>'problem' = 'doubled' THEN
+		RETURN fleet.ask(f->>'region', format('SELECT fleet.drop_copy(%L, %L, %s, %s, %L, %L)',
+			f->>'kind', f->>'key', f->>'epoch', f->>'hlc', known, report), 5000);
+	ELSIF known->>'target' IS DISTINCT FROM f->>'region' THEN
+		RETURN false;
+	END IF;
+	-- The greatest version: this replica may have seen what became of the row after it had arrived.
+	mine := CASE WHEN fleet.is_replica() THEN fleet.copy_row(f->>'kind', f->>'key') END;
+	IF mine->>'target' = known->>'target' AND mine->'epoch' = known->'epoch' AND (mine->>'hlc')::bigint > (known->>'hlc')::bigint THEN
+		known := mine;
+	END IF;
+	RETURN fleet.ask(f->>'region', format('SELECT fleet.restore_row(%L, %L)', known || jsonb_build_object('source', f->>'winner'), report), 5000);
+END
+$$;
+COMMENT ON FUNCTION fleet.heal_region(jsonb, text) IS 'internal: has a region put right what is doubled or lost; false where that is not needed any more';
+REVOKE EXECUTE ON FUNCTION fleet.heal_region(jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.heal_replica(f jsonb, report text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kind text := f->>'kind';
+	key text := f->>'key';
+	old_image jsonb := fleet.own_image(kind, key);
+	new_image jsonb;
+	found jsonb;
+BEGIN
+	-- A version that no region has is taken away, unless it has changed meanwhile: compared under the row's lock.
+	IF f->>'problem' IN ('extra', 'ahead') THEN
+		PERFORM fleet.forget_rows(f->>'here_region', jsonb_build_array(jsonb_build_object('kind', kind, 'key', key, 'epoch', f->'here_epoch', 'hlc', f->'here_hlc')));
+	END IF;
+	-- Twice: an update that the apply worker dropped, because it came before there was a row here, is seen by the second
+	-- look; one that comes after the row is in the index waits for us.
+	FOR look IN 1 .. 2 LOOP
+		EXIT WHEN f->>'problem' = 'extra';
+		found := fleet.live_row(f->>'region', kind, key);
+		EXIT WHEN found->>'target' IS DISTINCT FROM f->>'region';		-- it has moved or was deleted: the streams tell
+		PERFORM fleet.reread_rows(f->>'region', jsonb_build_array(found));
+	END LOOP;
+	new_image := fleet.own_image(kind, key);
+	IF new_image IS NOT DISTINCT FROM old_image THEN
+		RETURN false;
+	END IF;
+	INSERT INTO fleet.heal_log (report, kind, key, problem, action, before, after)
+		VALUES (heal_replica.report, kind, key, f->>'problem',
+			CASE WHEN old_image IS NULL THEN 'inserted' WHEN new_image IS NULL THEN 'removed' ELSE 'replaced' END, old_image, new_image);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION fleet.heal_replica(jsonb, text) IS 'internal: reads a row of this replica again from its region; false where it has not changed by that';
+REVOKE EXECUTE ON FUNCTION fleet.heal_replica(jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.heal_finding(f jsonb, report text) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	CASE WHEN f->>'problem' IN ('doubled', 'lost') THEN PERFORM fleet.heal_region(f, report);
+		WHEN f->>'problem' <> 'astray' THEN PERFORM fleet.heal_replica(f, report);
+		ELSE NULL;		-- the crossing rule will hand it off, or a person
+	END CASE;
+	RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+	RETURN format('%s: %s', sqlstate, sqlerrm);
+END
+$$;
+COMMENT ON FUNCTION fleet.heal_finding(jsonb, text) IS 'internal: heals one finding; returns the error where that failed';
+REVOKE EXECUTE ON FUNCTION fleet.heal_finding(jsonb, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.heal(report_id bigint, force boolean DEFAULT false) RETURNS fleet.drift_reports
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	since timestamptz := clock_timestamp();
+	report fleet.drift_reports := (SELECT r FROM fleet.drift_reports AS r WHERE r.id = report_id);
+	name text := format('%s/%s', fleet.node_name(), report_id);
+	wrong bigint;
+	keys jsonb;
+	f jsonb;
+	problem text;
+BEGIN
+	PERFORM fleet.begin_drift_check();
+	IF report.id IS NULL THEN
+		RAISE EXCEPTION 'there is no report %', report_id
+			USING ERRCODE = 'undefined_object', HINT = 'The table fleet.drift_reports has them.';
+	END IF;
+	keys := fleet.keys_of((SELECT COALESCE(jsonb_agg(x), '[]') FROM jsonb_array_elements(report.ids) AS x WHERE x->>'problem' <> 'astray'));
+	wrong := greatest(jsonb_array_length(keys->'ride') + jsonb_array_length(keys->'vehicle'), round(report.percentage * report.checked / 100));
+	IF wrong > current_setting('fleet.heal_limit')::integer AND NOT force THEN
+		RAISE EXCEPTION 'report % tells of % wrong rows, more than may be healed without an operator''s word', report_id, wrong
+			USING ERRCODE = 'RF034', DETAIL = format('fleet.heal_limit is %s.', current_setting('fleet.heal_limit')),
+			HINT = 'Look at what has happened first. Then call fleet.heal with force => true.';
+	END IF;
+	-- The report may be old: what is still wrong is healed, as it is now.
+	FOR f IN SELECT * FROM jsonb_array_elements(fleet.examine(keys, 0)->'findings') AS x
+		ORDER BY x->>'problem' NOT IN ('doubled', 'lost'), x->>'kind' DESC, x->>'key'
+	LOOP
+		problem := fleet.heal_finding(f, name);
+		IF problem IS NOT NULL THEN
+			INSERT INTO fleet.heal_log (report, kind, key, problem, action)
+				VALUES (name, f->>'kind', f->>'key', f->>'problem', 'failed: ' || heal.problem);
+		END IF;
+	END LOOP;
+	RETURN fleet.report_drift('heal', since, jsonb_array_length(keys->'ride') + jsonb_array_length(keys->'vehicle'), fleet.examine(keys, 0));
+END
+$$;
+COMMENT ON FUNCTION fleet.heal(bigint, boolean) IS
+	'heals what a report has found and is still wrong, not more than fleet.heal_limit rows unless forced; checks the same rows again, and reports';
+REVOKE EXECUTE ON FUNCTION fleet.heal(bigint, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drift_job() RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	report fleet.drift_reports;
+	compared fleet.drift_reports;
+	healed fleet.drift_reports;
+	problem text;
+BEGIN
+	IF NOT pg_try_advisory_xact_lock(hashtextextended('fleet drift job', 0)) THEN
+		RETURN NULL;		-- the last one is still at it
+	END IF;
+	report := fleet.check_drift();
+	IF report.lost + report.doubled = 0 AND report.percentage <= current_setting('fleet.drift_threshold')::float8 THEN
+		RETURN report.id;
+	END IF;
+	BEGIN
+		healed := fleet.heal(report.id);
+		-- The sample was wrong in so many rows that there are others: they are looked for.
+		IF fleet.is_replica() AND report.percentage > current_setting('fleet.drift_threshold')::float8 AND report.failed = '{}' THEN
+			compared := fleet.compare_all();
+			IF compared.percentage > 0 THEN
+				healed := fleet.heal(compared.id);
+			END IF;
+		END IF;
+	EXCEPTION WHEN OTHERS THEN
+		problem := format('%s: %s', sqlstate, sqlerrm);
+	END;
+	RAISE LOG 'fleet: drift of % per cent in report %: % missing, % extra, % stale, % differing, % distant, % doubled, % lost; %',
+		round(report.percentage::numeric, 2), report.id, report.missing, report.extra, report.stale, report.differing, report.distant,
+		report.doubled, report.lost, COALESCE('not healed, ' || problem, format('after healing %s per cent in report %s', round(healed.percentage::numeric, 2), healed.id));
+	PERFORM pg_notify('fleet_alert', json_build_object('kind', 'drift', 'node', report.node, 'report', report.id, 'percentage', report.percentage,
+		'doubled', report.doubled, 'lost', report.lost, 'healed', healed.percentage = 0 AND healed.undecided = 0, 'problem', problem)::text);
+	RETURN COALESCE(healed.id, report.id);
+END
+$$;
+COMMENT ON FUNCTION fleet.drift_job() IS
+	'checks for drift, and heals it where it is more than fleet.drift_threshold, or anything is doubled or lost; with an alert (log, NOTIFY fleet_alert); returns the last report';
+REVOKE EXECUTE ON FUNCTION fleet.drift_job() FROM PUBLIC;

@@ -20,6 +20,7 @@
 #include "base/worker.h"
 #include "clock/clock.h"
 #include "commit/commit.h"
+#include "drift/drift.h"
 #include "handoff/handoff.h"
 #include "live/live.h"
 #include "query/query.h"
@@ -50,6 +51,7 @@ _PG_init(void)
 	fleet_track_init();
 	fleet_query_init();
 	fleet_replica_init();
+	fleet_drift_init();
 	fleet_base_worker_init();
 	MarkGUCPrefixReserved("fleet");
 	fleet_base_shmem_install();

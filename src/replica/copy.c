@@ -23,6 +23,7 @@
 #include "wire/image.h"
 
 PG_FUNCTION_INFO_V1(fleet_replica_merge_rows);
+PG_FUNCTION_INFO_V1(fleet_replica_reread_rows);
 PG_FUNCTION_INFO_V1(fleet_replica_forget_rows);
 
 static const char *
@@ -126,6 +127,26 @@ Datum
 fleet_replica_merge_rows(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT32(for_each(fcinfo, merge_object));
+}
+
+static FleetMergeResult
+reread_object(JsonbContainer *object, const char *region)
+{
+	FleetIncoming in = incoming_object(object, region);
+
+	if (strcmp(require_text(object, "target"), region) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a row that is read again must be live in its region")));
+	in.reread = true;
+	return fleet_replica_merge_image(&in, fleet_wire_get_object(object, "image"));
+}
+
+/* fleet.reread_rows(region, rows) -> how many changed something */
+Datum
+fleet_replica_reread_rows(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(for_each(fcinfo, reread_object));
 }
 
 static FleetMergeResult

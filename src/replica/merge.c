@@ -50,6 +50,10 @@
  * So it is where it differs at the same version: somebody has changed it here, or had
  * the region send a part of it.  That is only so while no stream of the region is applied.
  *
+ * Rows that are read again to put them right (fleet.reread_rows) come while it is
+ * applied.  What was read may be late, so a row that is newer here stays.  But a version has one content:
+ * at the same version what the region's own table has is true.
+ *
  * Copyright (c) 2026, the fleet authors
  *
  * src/replica/merge.c
@@ -374,6 +378,8 @@ is_same_row(const FleetOpenTable *open, HeapTuple tuple)
 static bool
 is_wrong_here(const FleetOpenTable *open, const FleetIncoming *in, HeapTuple tuple)
 {
+	if (in->reread)
+		return epoch_in(open) == in->epoch && hlc_in(open) == in->hlc && !is_same_row(open, tuple);
 	if (!in->copied || epoch_in(open) != in->epoch || hlc_in(open) < in->hlc ||
 		strcmp(fleet_base_table_get_text(open, "region"), in->from) != 0)
 		return false;

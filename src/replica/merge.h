@@ -43,6 +43,7 @@ typedef struct FleetIncoming
 	const char *from;			/* the region that sends it */
 	bool		copied;			/* from the region's own table, whose stream rests */
 	bool		departed;		/* what the region has is a departure */
+	bool		reread;			/* from the region's own table, to put a row right */
 } FleetIncoming;
 
 extern FleetMergeKind *fleet_replica_kind(const char *name);

@@ -63,6 +63,12 @@ INSERT INTO contract VALUES
 		' OUT last_error text, OUT last_failed timestamp with time zone, OUT last_ok timestamp with time zone,'
 		' OUT connects bigint, OUT answered bigint, OUT failed bigint, OUT refused bigint', 'SETOF record', 'v', true, false, false),
 	('verify', '', 'TABLE(check_name text, problems bigint, ids text[])', 'v', true, false, false),
+	('check_drift', 'sample integer, threshold_m double precision', 'fleet.drift_reports', 'v', true, false, false),
+	('compare_all', 'threshold_m double precision, deadline interval', 'fleet.drift_reports', 'v', true, false, false),
+	('heal', 'report_id bigint, force boolean', 'fleet.drift_reports', 'v', true, false, false),
+	('drift_job', '', 'bigint', 'v', true, false, false),
+	('digest', 'VARIADIC "any"', 'bytea', 'i', false, true, true),
+	('digest_total', 'bytea', 'bytea', 'i', false, true, true),
 	('create_change_stream', 'slot name, temporary boolean', 'pg_lsn', 'v', true, false, false),
 	('drop_change_stream', 'slot name', 'void', 'v', true, false, false),
 	('set_old_images', 'enabled boolean', 'void', 'v', true, false, false),
@@ -112,15 +118,17 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- What else PUBLIC, or the service role, may execute: by name, so that a new
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
-	$$VALUES ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
+	$$VALUES ('digest_add'), ('digest_combine'), ('no_rows'), ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
 		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
 		('slot_name'), ('with_result'), ('as_nearby'), ('covers'), ('search_within'), ('to_place'), ('vehicle_place'), ('within_here'), ('as_fence_area'), ('fence_area_problem'), ('fence_place_problem'), ('flat_place')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
-	$$VALUES ('apply_fence'), ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
+	$$VALUES ('apply_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'),
+		('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
 		('inventory'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('nearest_here'), ('outcomes'), ('perform'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts'), ('within_peer')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
-	$$VALUES ('add_fence'), ('add_pair'), ('apply_fence'), ('remove_fence'), ('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
+	$$VALUES ('add_fence'), ('add_pair'), ('apply_fence'), ('remove_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'), ('check_drift'), ('compare_all'), ('heal'), ('drift_job'),
+		('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
 		('is_replica'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows'), ('within_peer')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
@@ -142,7 +150,8 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
+	$$VALUES ('drift_cursors'), ('drift_reports'), ('heal_log'), ('conflicts'),
+		('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
 		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables');
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
@@ -180,7 +189,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -193,7 +202,8 @@ SELECT results_eq($$SELECT c.relname::text, count(*) FROM pg_attribute AS a JOIN
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention',
+		'fleet.drift_timeout', 'fleet.drift_threshold', 'fleet.heal_limit')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -208,6 +218,9 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer'),
 		('fleet.fix_min_interval', '0', '0', '86400000', 'ms', 'superuser', 'integer'),
 		('fleet.fence_event_retention', '604800', '0', '316224000', 's', 'superuser', 'integer'),
+		('fleet.drift_timeout', '5000', '100', '600000', 'ms', 'superuser', 'integer'),
+		('fleet.drift_threshold', '5', '0', '100', NULL, 'superuser', 'real'),
+		('fleet.heal_limit', '1000', '0', '1000000', NULL, 'superuser', 'integer'),
 		('fleet.limit_entries', '65536', '13', '16777216', NULL, 'postmaster', 'integer'),
 		('fleet.live_index_size', '100000', '0', '50000000', NULL, 'postmaster', 'integer'),
 		('fleet.vehicle_ttl', '600', '0', '31536000', 's', 'user', 'integer'),
@@ -215,7 +228,8 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
+		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * drift.h
+ *	  Drift between the nodes: found, and healed.
+ *
+ * Copyright (c) 2026, the fleet authors
+ *
+ * src/drift/drift.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FLEET_DRIFT_DRIFT_H
+#define FLEET_DRIFT_DRIFT_H
+
+extern void fleet_drift_init(void);
+
+#endif							/* FLEET_DRIFT_DRIFT_H */
