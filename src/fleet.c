@@ -20,6 +20,7 @@
 #include "base/worker.h"
 #include "clock/clock.h"
 #include "commit/commit.h"
+#include "drift/snapshot.h"
 #include "handoff/handoff.h"
 #include "query/query.h"
 #include "region/locate.h"
@@ -48,6 +49,7 @@ _PG_init(void)
 	fleet_track_init();
 	fleet_query_init();
 	fleet_replica_init();
+	fleet_drift_snapshot_init();
 	fleet_base_worker_init();
 	MarkGUCPrefixReserved("fleet");
 	fleet_base_shmem_install();
