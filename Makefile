@@ -14,6 +14,7 @@
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
 #   make bench-replica    the global replica beside native replication, SECONDS=20
+#   make bench-snapshot   snapshots of a region: time and bytes, ROWS=156000
 #
 # V=1 shows the commands; WERROR= (empty) lets a compiler with newer warnings
 # build it.
@@ -58,7 +59,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-reads bench-replica bench-snapshot coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -139,3 +140,6 @@ bench-reads:
 
 bench-replica:
 	+@BENCH_SECONDS='$(SECONDS)' test/bench/replica.sh
+
+bench-snapshot:
+	+@BENCH_ROWS='$(ROWS)' test/bench/snapshot.sh

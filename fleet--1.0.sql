@@ -3996,9 +3996,11 @@ $$;
 COMMENT ON FUNCTION fleet.require_own_region() IS 'internal: the region that this node owns, or an error';
 REVOKE EXECUTE ON FUNCTION fleet.require_own_region() FROM PUBLIC;
 
+-- work_mem: the rows are sorted and gathered in memory, for some hundred thousand vehicles.
 CREATE FUNCTION fleet.take_snapshot() RETURNS bigint
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET work_mem = '128MB'
 AS $$
 DECLARE
 	started timestamptz := clock_timestamp();
