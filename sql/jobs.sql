@@ -139,3 +139,7 @@ SELECT * FROM test.raised('SELECT fleet.cron_schedule(''7 s'', 0, true)');
 \c fleet_spare
 SELECT job FROM fleet.jobs WHERE runs_here ORDER BY job;
 SELECT * FROM test.raised('SELECT fleet.prune_departures()');
+
+-- Leave no rides to the tests that follow.
+\c fleet_e
+DELETE FROM fleet.local_rides WHERE ride_id LIKE 'J-%';

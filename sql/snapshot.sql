@@ -114,3 +114,7 @@ SELECT at AT TIME ZONE 'UTC' AS at FROM fleet.snapshots ORDER BY at;
 SELECT fleet.thin_snapshots('2027-01-01');
 SELECT at AT TIME ZONE 'UTC' AS at FROM fleet.snapshots;
 ROLLBACK;
+
+-- Leave no rides to the tests that follow.
+\c fleet_e
+DELETE FROM fleet.local_rides WHERE ride_id LIKE 'S-%';

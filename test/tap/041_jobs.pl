@@ -59,8 +59,6 @@ my $scheduled = $c->try_sql('a', 'SELECT fleet.schedule_jobs()');
 my $jobs = $c->sql('a', "SELECT count(*) FROM cron.job WHERE jobname LIKE 'fleet\\_%'");
 is($scheduled->{out}, $jobs, 'as many jobs are scheduled as it says');
 like($scheduled->{err}, qr/job "activity" is not scheduled: fleet.job_settings/, 'and it says which are not');
-is($c->try_sql('a', 'SELECT fleet.schedule_jobs()')->{out}, $jobs, 'they are scheduled once, however often that is asked');
-is($c->sql('a', "SELECT count(*) FROM cron.job"), $jobs, 'which replaces them');
 is($c->sql('a', "SELECT count(*) FROM fleet.jobs WHERE schedule IS NOT NULL"), $jobs, 'the view shows them');
 
 # ---- while that minute is awaited: by hand, on the other node
@@ -109,6 +107,8 @@ is($c->sql('a', "SELECT count(*) FROM cron.job WHERE username <> 'postgres'"), '
 
 # ---- none is left
 
+is($c->try_sql('a', 'SELECT fleet.schedule_jobs()')->{out}, $jobs, 'they are scheduled once, however often that is asked');
+is($c->sql('a', "SELECT count(*) FROM cron.job"), $jobs, 'which replaces them');
 is($c->sql('a', 'SELECT fleet.unschedule_jobs()'), $jobs, 'all are unscheduled');
 is($c->sql('a', 'SELECT count(*) FROM cron.job'), '0', 'and pg_cron knows none');
 is($c->sql('a', "SELECT count(*) FROM fleet.jobs WHERE schedule IS NOT NULL OR next_run IS NOT NULL"), '0', 'nor does the view');
