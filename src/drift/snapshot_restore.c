@@ -11,7 +11,7 @@
  *	   Whoever changes it or hands it off waits for us, or we for him.
  *	2. The row is written as it was, epoch and stamp too.  A new version would
  *	   beat what a replica has, which may be later than the snapshot.
- *	3. After an insert, what has been committed until now is searched for a
+ *	3. After that, unless the epoch stays, what has been committed until now is searched for a
  *	   departure or a grave of that epoch or a later one.  By then the unique
  *	   index has waited for whoever was taking the row away, so its departure can
  *	   be seen (as in guard.c).
@@ -28,12 +28,10 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 
 #include "clock/clock.h"
-#include "drift/snapshot.h"
 #include "handoff/move.h"
 #include "wire/image.h"
 
@@ -51,55 +49,17 @@ typedef struct Restored
 	bool		written;
 } Restored;
 
-/* Ten years, in minutes. */
-#define MAX_RETENTION (10 * 365 * 24 * 60)
-
-/* How long everything is kept, in minutes; read by the SQL functions that prune. */
-static int	snapshot_keep_all = 24 * 60;
-static int	snapshot_keep_hourly = 7 * 24 * 60;
-static int	snapshot_keep_daily = 30 * 24 * 60;
-static int	departure_retention = 35 * 24 * 60;
-static int	log_retention = 30 * 24 * 60;
-static int	job_runs_retention = 7 * 24 * 60;
-
-void
-fleet_drift_snapshot_init(void)
+static int64
+epoch_in(const FleetOpenTable *open)
 {
-	DefineCustomIntVariable("fleet.snapshot_keep_all", "How long every snapshot is kept.",
-							"Lower it where the disk is small: a day has 1440 of them.",
-							&snapshot_keep_all, snapshot_keep_all, 0, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
-	DefineCustomIntVariable("fleet.snapshot_keep_hourly", "How long the first snapshot of each hour is kept.",
-							"Raise it where mistakes are found late.",
-							&snapshot_keep_hourly, snapshot_keep_hourly, 0, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
-	DefineCustomIntVariable("fleet.snapshot_keep_daily", "How long the first snapshot of each day is kept.",
-							"Raise it where mistakes are found late; rides of a snapshot older than fleet.departure_retention cannot be restored.",
-							&snapshot_keep_daily, snapshot_keep_daily, 0, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
-	DefineCustomIntVariable("fleet.departure_retention", "How long it is remembered where a ride went, and that a row was deleted.",
-							"Raise it above the longest outage of a node, and the age of the oldest backup or snapshot that may be restored.",
-							&departure_retention, departure_retention, 60, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
-	DefineCustomIntVariable("fleet.log_retention", "How long the logs of handoffs and calls, and dead letters that were resolved, are kept.",
-							"Raise it above the longest outage of a node: the logs prove what it has done.",
-							&log_retention, log_retention, 60, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
-	DefineCustomIntVariable("fleet.job_runs_retention", "How long it is kept how jobs went.",
-							"Lower it where jobs run often and nobody looks back.",
-							&job_runs_retention, job_runs_retention, 1, MAX_RETENTION,
-							PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
+	return DatumGetInt64(fleet_base_table_get(open, "epoch", NULL));
 }
-
-/* ---------- one row ---------- */
 
 static bool
 is_newer_than(const Restored *row, const FleetOpenTable *live)
 {
-	int64		epoch = DatumGetInt64(fleet_base_table_get(live, "epoch", NULL));
-
-	if (row->epoch != epoch)
-		return row->epoch > epoch;
+	if (row->epoch != epoch_in(live))
+		return row->epoch > epoch_in(live);
 	return row->hlc > DatumGetFleetClockStamp(fleet_base_table_get(live, "hlc", NULL));
 }
 
@@ -116,7 +76,7 @@ forget_departure(const Restored *row)
 	fleet_base_table_open(&fleet_handoff_departure_table, true, &departures);
 	if (fleet_handoff_find_departure(&departures, snapshot, row->kind, row->key))
 	{
-		if (DatumGetInt64(fleet_base_table_get(&departures, "epoch", NULL)) >= row->epoch)
+		if (epoch_in(&departures) >= row->epoch)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNIQUE_VIOLATION),
 					 errmsg("%s \"%s\" has left, or was deleted, meanwhile", row->kind, row->key)));
@@ -148,7 +108,7 @@ form_row(Restored *row, FleetOpenTable *live)
 
 	fleet_wire_read_image(live, row->image);
 	tuple = fleet_base_table_form(live);
-	row->epoch = DatumGetInt64(fleet_base_table_get(live, "epoch", NULL));
+	row->epoch = epoch_in(live);
 	row->hlc = DatumGetFleetClockStamp(fleet_base_table_get(live, "hlc", NULL));
 	(void) fleet_clock_receive(row->hlc);
 	return tuple;
@@ -164,11 +124,13 @@ write_row(Restored *row)
 	FleetOpenTable live;
 	HeapTuple	tuple;
 	bool		is_live;
+	bool		same_epoch;
 
 	fleet_base_table_open(table, true, &live);
 	tuple = form_row(row, &live);
 	is_live = fleet_base_table_find(&live, snapshot, 1, &key) &&
 		fleet_base_table_lock(&live, snapshot, true);
+	same_epoch = is_live && epoch_in(&live) == row->epoch;
 	row->written = !is_live || is_newer_than(row, &live);
 	if (row->written && is_live)
 		fleet_base_table_replace(&live, tuple);
@@ -179,7 +141,7 @@ write_row(Restored *row)
 	}
 	fleet_base_table_close(&live);
 	UnregisterSnapshot(snapshot);
-	if (row->written)
+	if (row->written && !same_epoch)
 	{
 		forget_departure(row);
 		log_restored(row);
