@@ -18,6 +18,7 @@
 #   make bench-ingest     position reports beside a plain upsert, SECONDS=5 VEHICLES=156000 CLIENTS=8
 #   make bench-nearest    the nearest vehicles beside PostGIS, SECONDS=5 CLIENTS=8
 #   make bench-replica    the global replica beside native replication, SECONDS=20
+#   make bench-snapshot   snapshots of a region: time and bytes, ROWS=156000
 #
 # V=1 shows the commands; WERROR= (empty) lets a compiler with newer warnings
 # build it.
@@ -62,7 +63,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica bench-snapshot coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -155,3 +156,6 @@ bench-reads:
 
 bench-replica:
 	+@BENCH_SECONDS='$(SECONDS)' test/bench/replica.sh
+
+bench-snapshot:
+	+@BENCH_ROWS='$(ROWS)' test/bench/snapshot.sh

@@ -19,6 +19,8 @@
 --   query     reads of rides and vehicles over many regions
 --   track     position reports, limits, events of fences
 --   decode    the change stream
+--   drift     snapshots of a region
+--   jobs      what runs by itself, with pg_cron
 --   verify    the invariants, checked
 --   drift     what the nodes have that cannot be, found and healed
 --
@@ -4436,6 +4438,1056 @@ $$;
 COMMENT ON FUNCTION fleet.retry_dead_letters(regproc, integer, bigint[]) IS
 	'gives a consumer''s dead letters to it again, in their order; returns how many it could take now';
 REVOKE EXECUTE ON FUNCTION fleet.retry_dead_letters(regproc, integer, bigint[]) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- drift: snapshots of a region, and what was kept long enough
+-- ---------------------------------------------------------------------------
+--
+-- A snapshot is a few chunks of some thousand rows, each column an array, in the
+-- order of the ids: the values of a column resemble each other, so the server's
+-- own compression of large values (TOAST) does well.  Its digests are over the
+-- arrays' binary form, and so do not depend on how they are compressed.
+
+CREATE TABLE fleet.snapshots (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	region text NOT NULL,
+	format integer NOT NULL DEFAULT 1,
+	map_version bigint NOT NULL,
+	hlc fleet.hlc NOT NULL,
+	vehicles bigint NOT NULL,
+	rides bigint NOT NULL,
+	raw_bytes bigint NOT NULL,
+	stored_bytes bigint,
+	sha256 bytea NOT NULL,
+	took_ms float8
+);
+CREATE INDEX snapshots_at ON fleet.snapshots (at);
+COMMENT ON TABLE fleet.snapshots IS 'snapshots of this node''s region: where its vehicles were, and its open rides';
+COMMENT ON COLUMN fleet.snapshots.hlc IS 'the clock before it was taken';
+COMMENT ON COLUMN fleet.snapshots.raw_bytes IS 'of the content that the digest is over; stored_bytes is what the server made of it';
+COMMENT ON COLUMN fleet.snapshots.sha256 IS 'of the counts, the versions and the digests of the chunks';
+
+CREATE TABLE fleet.snapshot_positions (
+	snapshot bigint NOT NULL REFERENCES fleet.snapshots ON DELETE CASCADE,
+	part bigint NOT NULL,
+	ids text[] NOT NULL,
+	epochs bigint[] NOT NULL,
+	hlcs bigint[] NOT NULL,
+	statuses smallint[] NOT NULL,
+	lons float8[] NOT NULL,
+	lats float8[] NOT NULL,
+	fixes_at timestamptz[] NOT NULL,
+	speeds_kmh float8[] NOT NULL,
+	headings float8[] NOT NULL,
+	altitudes_m float8[] NOT NULL,
+	accuracies_m float8[] NOT NULL,
+	batteries_pct float8[] NOT NULL,
+	outside_regions text[] NOT NULL,
+	outside_since timestamptz[] NOT NULL,
+	updated_us bigint[] NOT NULL,
+	raw_bytes bigint NOT NULL,
+	sha256 bytea NOT NULL,
+	PRIMARY KEY (snapshot, part)
+);
+COMMENT ON TABLE fleet.snapshot_positions IS 'the vehicles of snapshots: columns of fleet.vehicles as arrays';
+COMMENT ON COLUMN fleet.snapshot_positions.statuses IS 'by their places in fleet.vehicle_status, from 1: a fifth of the bytes of their names';
+COMMENT ON COLUMN fleet.snapshot_positions.updated_us IS 'updated_at, in microseconds after the time of the stamp, which makes small numbers';
+
+CREATE TABLE fleet.snapshot_rides (
+	snapshot bigint NOT NULL REFERENCES fleet.snapshots ON DELETE CASCADE,
+	part bigint NOT NULL,
+	ids text[] NOT NULL,
+	images jsonb[] NOT NULL,
+	raw_bytes bigint NOT NULL,
+	sha256 bytea NOT NULL,
+	PRIMARY KEY (snapshot, part)
+);
+COMMENT ON TABLE fleet.snapshot_rides IS 'the open rides of snapshots, see fleet.row_image';
+
+-- lz4 is several times as fast as the server's own method, where it was built with it.
+DO $$
+DECLARE
+	kept record;
+BEGIN
+	FOR kept IN SELECT a.attrelid::regclass AS rel, a.attname FROM pg_catalog.pg_attribute AS a
+		WHERE a.attrelid IN ('fleet.snapshot_positions'::regclass, 'fleet.snapshot_rides'::regclass) AND a.attnum > 0 AND a.attndims > 0
+	LOOP
+		EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET COMPRESSION lz4', kept.rel, kept.attname);
+	END LOOP;
+EXCEPTION WHEN feature_not_supported THEN
+	NULL;
+END
+$$;
+
+CREATE TABLE fleet.restores (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	snapshot bigint NOT NULL,
+	what text NOT NULL,
+	by_role name NOT NULL DEFAULT session_user,
+	restored bigint NOT NULL,
+	left_alone bigint NOT NULL
+);
+COMMENT ON TABLE fleet.restores IS 'what was restored from snapshots, and by whom';
+
+CREATE TABLE fleet.restored_rows (
+	restore bigint NOT NULL REFERENCES fleet.restores ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+	kind text NOT NULL,
+	key text NOT NULL,
+	before_image jsonb,
+	after_image jsonb NOT NULL,
+	PRIMARY KEY (restore, kind, key)
+);
+COMMENT ON TABLE fleet.restored_rows IS 'the rows that were restored: as they were before (null = not there), and as they came from the snapshot';
+
+CREATE TABLE fleet.departures_pruned (
+	is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
+	upto fleet.hlc NOT NULL DEFAULT '1970-01-01T00:00:00.000Z/00000',
+	departures bigint NOT NULL DEFAULT 0,
+	after_kind text NOT NULL DEFAULT '',
+	after_key text NOT NULL DEFAULT '',
+	at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE fleet.departures_pruned IS 'up to which stamp departures and graves may have been removed here, and where the next search goes on';
+SELECT pg_catalog.pg_extension_config_dump('fleet.departures_pruned', '');
+
+CREATE FUNCTION fleet.snapshot_content(p fleet.snapshot_positions) RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT array_send(ARRAY[array_send(p.ids), array_send(p.epochs), array_send(p.hlcs), array_send(p.statuses), array_send(p.lons),
+		array_send(p.lats), array_send(p.fixes_at), array_send(p.speeds_kmh), array_send(p.headings), array_send(p.altitudes_m),
+		array_send(p.accuracies_m), array_send(p.batteries_pct), array_send(p.outside_regions), array_send(p.outside_since),
+		array_send(p.updated_us)]);
+END;
+COMMENT ON FUNCTION fleet.snapshot_content(fleet.snapshot_positions) IS 'internal: what the digest of a chunk of vehicles is over';
+REVOKE EXECUTE ON FUNCTION fleet.snapshot_content(fleet.snapshot_positions) FROM PUBLIC;
+
+CREATE FUNCTION fleet.snapshot_content(p fleet.snapshot_rides) RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT array_send(ARRAY[array_send(p.ids), array_send(p.images)]);
+END;
+COMMENT ON FUNCTION fleet.snapshot_content(fleet.snapshot_rides) IS 'internal: what the digest of a chunk of rides is over';
+REVOKE EXECUTE ON FUNCTION fleet.snapshot_content(fleet.snapshot_rides) FROM PUBLIC;
+
+CREATE FUNCTION fleet.snapshot_digest(s fleet.snapshots, chunks bytea) RETURNS bytea
+LANGUAGE sql IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT sha256(convert_to(concat_ws(' ', s.format, s.region, s.map_version, s.hlc::bigint, s.vehicles, s.rides), 'UTF8') || COALESCE(chunks, ''));
+END;
+COMMENT ON FUNCTION fleet.snapshot_digest(fleet.snapshots, bytea) IS 'internal: the digest of a snapshot, given those of its chunks, one after the other';
+REVOKE EXECUTE ON FUNCTION fleet.snapshot_digest(fleet.snapshots, bytea) FROM PUBLIC;
+
+CREATE FUNCTION fleet.read_positions() RETURNS SETOF fleet.snapshot_positions
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY SELECT 0::bigint, v.n / 10000, array_agg(v.vehicle_id), array_agg(v.epoch), array_agg(v.hlc::bigint),
+			array_agg(array_position(enum_range(NULL::fleet.vehicle_status), v.status)::smallint),
+			array_agg(fleet.lon(v.location)), array_agg(fleet.lat(v.location)), array_agg(v.fix_at), array_agg(v.speed_kmh), array_agg(v.heading),
+			array_agg(v.altitude_m), array_agg(v.accuracy_m), array_agg(v.battery_pct), array_agg(v.outside_region), array_agg(v.outside_since),
+			array_agg((extract(epoch FROM v.updated_at - v.hlc::timestamptz) * 1000000)::bigint), 0::bigint, ''::bytea
+		FROM (SELECT w.*, row_number() OVER (ORDER BY w.vehicle_id COLLATE "C") - 1 AS n FROM fleet.local_vehicles AS w) AS v
+		GROUP BY v.n / 10000;
+END
+$$;
+COMMENT ON FUNCTION fleet.read_positions() IS 'internal: the vehicles of this region as chunks of a snapshot, as the calling statement sees them';
+REVOKE EXECUTE ON FUNCTION fleet.read_positions() FROM PUBLIC;
+
+CREATE FUNCTION fleet.read_open_rides() RETURNS SETOF fleet.snapshot_rides
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY SELECT 0::bigint, r.n / 2000, array_agg(r.ride_id), array_agg(r.image), 0::bigint, ''::bytea
+		FROM (SELECT o.ride_id, fleet.row_image(o) AS image, row_number() OVER (ORDER BY o.ride_id COLLATE "C") - 1 AS n
+			FROM fleet.local_rides AS o WHERE o.status < 'COMPLETED') AS r
+		GROUP BY r.n / 2000;
+END
+$$;
+COMMENT ON FUNCTION fleet.read_open_rides() IS 'internal: the open rides of this region as chunks of a snapshot, as the calling statement sees them';
+REVOKE EXECUTE ON FUNCTION fleet.read_open_rides() FROM PUBLIC;
+
+CREATE FUNCTION fleet.require_own_region() RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+BEGIN
+	IF own IS NULL THEN
+		RAISE EXCEPTION 'this node owns no region' USING ERRCODE = 'RF004', HINT = 'Call it on the node of a region.';
+	END IF;
+	RETURN own;
+END
+$$;
+COMMENT ON FUNCTION fleet.require_own_region() IS 'internal: the region that this node owns, or an error';
+REVOKE EXECUTE ON FUNCTION fleet.require_own_region() FROM PUBLIC;
+
+-- work_mem: the rows are sorted and gathered in memory, for some hundred thousand vehicles.
+CREATE FUNCTION fleet.take_snapshot() RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET work_mem = '128MB'
+AS $$
+DECLARE
+	started timestamptz := clock_timestamp();
+	s fleet.snapshots;
+BEGIN
+	s.region := fleet.require_own_region();
+	s.id := nextval('fleet.snapshots_id_seq');
+	s.format := 1;
+	s.hlc := fleet.hlc_now();
+	-- One statement, so that all of it is one snapshot of the database.
+	WITH positions AS (
+		INSERT INTO fleet.snapshot_positions
+			SELECT s.id, p.part, p.ids, p.epochs, p.hlcs, p.statuses, p.lons, p.lats, p.fixes_at, p.speeds_kmh, p.headings, p.altitudes_m, p.accuracies_m,
+				p.batteries_pct, p.outside_regions, p.outside_since, p.updated_us, octet_length(p.content), sha256(p.content)
+			FROM (SELECT r.*, fleet.snapshot_content(r) AS content FROM fleet.read_positions() AS r OFFSET 0) AS p
+			RETURNING 1 AS kind, part, cardinality(ids) AS n, raw_bytes, sha256
+	), rides AS (
+		INSERT INTO fleet.snapshot_rides
+			SELECT s.id, p.part, p.ids, p.images, octet_length(p.content), sha256(p.content)
+			FROM (SELECT r.*, fleet.snapshot_content(r) AS content FROM fleet.read_open_rides() AS r OFFSET 0) AS p
+			RETURNING 2 AS kind, part, cardinality(ids) AS n, raw_bytes, sha256
+	), taken AS (
+		SELECT COALESCE(sum(c.n) FILTER (WHERE c.kind = 1), 0) AS vehicles, COALESCE(sum(c.n) FILTER (WHERE c.kind = 2), 0) AS rides,
+			COALESCE(sum(c.raw_bytes), 0) AS raw_bytes, string_agg(c.sha256, '' ORDER BY c.kind, c.part) AS chunks,
+			(SELECT m.version FROM fleet.map AS m) AS map_version
+		FROM (SELECT * FROM positions UNION ALL SELECT * FROM rides) AS c
+	)
+	INSERT INTO fleet.snapshots (id, region, map_version, hlc, vehicles, rides, raw_bytes, sha256) OVERRIDING SYSTEM VALUE
+		SELECT s.id, s.region, t.map_version, s.hlc, t.vehicles, t.rides, t.raw_bytes,
+			fleet.snapshot_digest(ROW(s.id, NULL, s.region, s.format, t.map_version, s.hlc, t.vehicles, t.rides, NULL, NULL, NULL, NULL)::fleet.snapshots, t.chunks)
+		FROM taken AS t;
+	UPDATE fleet.snapshots AS u SET stored_bytes = fleet.snapshot_stored(s.id),
+			took_ms = extract(epoch FROM clock_timestamp() - started) * 1000
+		WHERE u.id = s.id;
+	RETURN s.id;
+END
+$$;
+COMMENT ON FUNCTION fleet.take_snapshot() IS
+	'keeps where the vehicles of this region are, and its open rides, compressed and with digests; returns its number in fleet.snapshots';
+REVOKE EXECUTE ON FUNCTION fleet.take_snapshot() FROM PUBLIC;
+
+CREATE FUNCTION fleet.snapshot_stored(id bigint) RETURNS bigint
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	-- A column that was moved out of the row is not read for this.
+	SELECT COALESCE((SELECT sum(pg_column_size(p.ids) + pg_column_size(p.epochs) + pg_column_size(p.hlcs) + pg_column_size(p.statuses)
+				+ pg_column_size(p.lons) + pg_column_size(p.lats) + pg_column_size(p.fixes_at) + pg_column_size(p.speeds_kmh)
+				+ pg_column_size(p.headings) + pg_column_size(p.altitudes_m) + pg_column_size(p.accuracies_m)
+				+ pg_column_size(p.batteries_pct) + pg_column_size(p.outside_regions) + pg_column_size(p.outside_since)
+				+ pg_column_size(p.updated_us)) FROM fleet.snapshot_positions AS p WHERE p.snapshot = snapshot_stored.id), 0)
+		+ COALESCE((SELECT sum(pg_column_size(p.ids) + pg_column_size(p.images))
+			FROM fleet.snapshot_rides AS p WHERE p.snapshot = snapshot_stored.id), 0);
+END;
+COMMENT ON FUNCTION fleet.snapshot_stored(bigint) IS 'internal: bytes that the chunks of a snapshot take, compressed';
+REVOKE EXECUTE ON FUNCTION fleet.snapshot_stored(bigint) FROM PUBLIC;
+
+CREATE FUNCTION fleet.verify_snapshot(id bigint, OUT ok boolean, OUT problem text)
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	s fleet.snapshots;
+	chunks bytea;
+	vehicles bigint;
+	rides bigint;
+BEGIN
+	SELECT * INTO s FROM fleet.snapshots AS t WHERE t.id = verify_snapshot.id;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'snapshot % does not exist', id USING ERRCODE = 'undefined_object', HINT = 'The table fleet.snapshots lists them.';
+	END IF;
+	SELECT string_agg(sha256(c.content), '' ORDER BY c.kind, c.part), COALESCE(sum(c.n) FILTER (WHERE c.kind = 1), 0), COALESCE(sum(c.n) FILTER (WHERE c.kind = 2), 0)
+		INTO chunks, vehicles, rides
+		FROM (SELECT 1 AS kind, p.part, cardinality(p.ids) AS n, fleet.snapshot_content(p) AS content FROM fleet.snapshot_positions AS p WHERE p.snapshot = s.id
+			UNION ALL SELECT 2, p.part, cardinality(p.ids), fleet.snapshot_content(p) FROM fleet.snapshot_rides AS p WHERE p.snapshot = s.id) AS c;
+	problem := CASE WHEN (vehicles, rides) <> (s.vehicles, s.rides)
+			THEN format('it has %s vehicles and %s rides, and had %s and %s', vehicles, rides, s.vehicles, s.rides)
+		WHEN fleet.snapshot_digest(s, chunks) <> s.sha256 THEN 'its content does not have its digest' END;
+	ok := problem IS NULL;
+EXCEPTION WHEN data_corrupted OR data_exception OR internal_error THEN	-- it cannot even be read
+	problem := sqlerrm;
+	ok := false;
+END
+$$;
+COMMENT ON FUNCTION fleet.verify_snapshot(bigint) IS 'whether a snapshot is what it was when it was taken, by its counts and digests; if not, what is wrong';
+REVOKE EXECUTE ON FUNCTION fleet.verify_snapshot(bigint) FROM PUBLIC;
+
+CREATE FUNCTION fleet.thin_snapshots(as_of timestamptz DEFAULT now()) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gone integer;
+BEGIN
+	-- The newest is kept whatever its age: when nobody takes any more, it is all there is.
+	DELETE FROM fleet.snapshots AS d USING (
+			SELECT s.id, s.at, row_number() OVER (ORDER BY s.at DESC, s.id DESC) AS newest,
+				row_number() OVER (PARTITION BY date_trunc('hour', s.at, 'UTC') ORDER BY s.at, s.id) AS in_hour,
+				row_number() OVER (PARTITION BY date_trunc('day', s.at, 'UTC') ORDER BY s.at, s.id) AS in_day
+			FROM fleet.snapshots AS s) AS n
+		WHERE n.id = d.id AND n.newest > 1 AND n.at < as_of - current_setting('fleet.snapshot_keep_all')::interval
+			AND NOT (n.in_hour = 1 AND n.at >= as_of - current_setting('fleet.snapshot_keep_hourly')::interval)
+			AND NOT (n.in_day = 1 AND n.at >= as_of - current_setting('fleet.snapshot_keep_daily')::interval);
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	DELETE FROM fleet.restores AS r WHERE r.at < as_of - current_setting('fleet.log_retention')::interval;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.thin_snapshots(timestamptz) IS
+	'removes snapshots that are old: by and by only the first of each hour, then of each day, then none but the newest stays; returns how many went';
+REVOKE EXECUTE ON FUNCTION fleet.thin_snapshots(timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION fleet.pruned_upto() RETURNS bigint
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT COALESCE(max(p.upto::bigint), 0) FROM fleet.departures_pruned AS p;
+END;
+COMMENT ON FUNCTION fleet.pruned_upto() IS 'internal: the stamp up to which departures and graves may be gone here';
+REVOKE EXECUTE ON FUNCTION fleet.pruned_upto() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.pruned_upto() TO fleet_node;
+
+CREATE FUNCTION fleet.traces(kind text, keys text[]) RETURNS TABLE (region text, key text, epoch bigint, hlc bigint, target text)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.own_region();
+	other text;
+BEGIN
+	IF keys = '{}' THEN
+		RETURN;
+	END IF;
+	FOR other IN SELECT m.name FROM fleet.map_regions AS m WHERE m.name <> own ORDER BY m.name LOOP
+		RETURN QUERY SELECT other, t->>'key', (t->>'epoch')::bigint, (t->>'hlc')::bigint, t->>'target'
+			FROM jsonb_array_elements(fleet.ask(other, format('SELECT pg_catalog.jsonb_agg(fleet.copy_row(%L, k) - ''image'') FROM pg_catalog.unnest(%L::text[]) AS k',
+				kind, keys))::jsonb) AS t WHERE t <> 'null';
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.traces(text, text[]) IS
+	'internal: what the other regions know of these rides or vehicles; the target is the region itself where one is live, and null of a grave';
+REVOKE EXECUTE ON FUNCTION fleet.traces(text, text[]) FROM PUBLIC;
+
+CREATE FUNCTION fleet.snapshot_candidates(snapshot bigint, kind text, part bigint)
+	RETURNS TABLE (key text, epoch bigint, hlc bigint, vehicle text, image jsonb)
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF kind = 'ride' THEN
+		RETURN QUERY SELECT i.id, (i.image->>'epoch')::bigint, (i.image->>'hlc')::fleet.hlc::bigint, i.image->>'vehicle_id', i.image
+			FROM fleet.snapshot_rides AS p, unnest(p.ids, p.images) AS i(id, image)
+			WHERE p.snapshot = snapshot_candidates.snapshot AND p.part = snapshot_candidates.part
+				AND NOT EXISTS (SELECT FROM fleet.local_rides AS r WHERE r.ride_id = i.id);
+		RETURN;
+	END IF;
+	RETURN QUERY SELECT i.id, i.epoch, i.hlc, NULL, fleet.row_image(jsonb_populate_record(NULL::fleet.vehicles, jsonb_build_object('vehicle_id', i.id,
+			'region', s.region, 'status', (enum_range(NULL::fleet.vehicle_status))[i.status], 'location', CASE WHEN i.lon IS NOT NULL THEN fleet.make_point(i.lon, i.lat)::text END, 'fix_at', i.fix_at,
+			'speed_kmh', i.speed, 'heading', i.heading, 'altitude_m', i.altitude, 'accuracy_m', i.accuracy, 'battery_pct', i.battery,
+			'outside_region', i.outside_region, 'outside_since', i.outside_since,
+			'updated_at', i.hlc::fleet.hlc::timestamptz + i.updated_us * interval '1 microsecond', 'epoch', i.epoch, 'hlc', i.hlc::fleet.hlc::text)))
+		FROM fleet.snapshots AS s JOIN fleet.snapshot_positions AS p ON p.snapshot = s.id,
+			unnest(p.ids, p.epochs, p.hlcs, p.statuses, p.lons, p.lats, p.fixes_at, p.speeds_kmh, p.headings, p.altitudes_m, p.accuracies_m, p.batteries_pct,
+				p.outside_regions, p.outside_since, p.updated_us)
+				AS i(id, epoch, hlc, status, lon, lat, fix_at, speed, heading, altitude, accuracy, battery, outside_region, outside_since, updated_us)
+		WHERE s.id = snapshot_candidates.snapshot AND p.part = snapshot_candidates.part
+			AND NOT EXISTS (SELECT FROM fleet.local_vehicles AS v WHERE v.vehicle_id = i.id AND (v.epoch, v.hlc::bigint) >= (i.epoch, i.hlc));
+END
+$$;
+COMMENT ON FUNCTION fleet.snapshot_candidates(bigint, text, bigint) IS
+	'internal: what a chunk has that is missing here or, of vehicles, older here';
+REVOKE EXECUTE ON FUNCTION fleet.snapshot_candidates(bigint, text, bigint) FROM PUBLIC;
+
+CREATE FUNCTION fleet.judge_candidates(snapshot bigint, kind text, part bigint)
+	RETURNS TABLE (key text, image jsonb, obstacle text)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	keys text[] := ARRAY(SELECT c.key FROM fleet.snapshot_candidates(snapshot, kind, part) AS c);
+	vehicles text[] := ARRAY(SELECT DISTINCT c.vehicle FROM fleet.snapshot_candidates(snapshot, kind, part) AS c
+		WHERE c.vehicle IS NOT NULL AND NOT EXISTS (SELECT FROM fleet.local_vehicles AS v WHERE v.vehicle_id = c.vehicle));
+BEGIN
+	RETURN QUERY
+	WITH elsewhere AS MATERIALIZED (SELECT * FROM fleet.traces(judge_candidates.kind, keys)),
+		away AS MATERIALIZED (SELECT t.key, t.region FROM fleet.traces('vehicle', vehicles) AS t WHERE t.target = t.region
+			UNION SELECT d.key, d.target FROM fleet.departures AS d WHERE d.kind = 'vehicle' AND d.key = ANY (vehicles) AND d.target IS NOT NULL)
+	SELECT c.key, c.image, COALESCE(
+		(SELECT CASE WHEN d.target IS NULL THEN 'it was deleted' ELSE format('it left for region "%s"', d.target) END
+			FROM fleet.departures AS d WHERE d.kind = judge_candidates.kind AND d.key = c.key AND d.epoch >= c.epoch),
+		(SELECT format('it is in region "%s"', min(t.region)) FROM elsewhere AS t WHERE t.key = c.key AND t.target = t.region HAVING count(*) > 0),
+		(SELECT format('region "%s" knows of a later epoch or change', min(t.region)) FROM elsewhere AS t
+			WHERE t.key = c.key AND (t.epoch > c.epoch OR t.epoch = c.epoch AND (t.target IS NULL OR t.hlc > c.hlc)) HAVING count(*) > 0),
+		(SELECT format('its vehicle is in region "%s"', min(a.region)) FROM away AS a WHERE a.key = c.vehicle HAVING count(*) > 0))
+	FROM fleet.snapshot_candidates(judge_candidates.snapshot, judge_candidates.kind, judge_candidates.part) AS c;
+END
+$$;
+COMMENT ON FUNCTION fleet.judge_candidates(bigint, text, bigint) IS
+	'internal: what a chunk has that is missing or older here, and why it must not come back, by what this and all other regions know';
+REVOKE EXECUTE ON FUNCTION fleet.judge_candidates(bigint, text, bigint) FROM PUBLIC;
+
+CREATE FUNCTION fleet.put_row(kind text, image jsonb) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_drift_put_row'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.put_row(text, jsonb) IS
+	'internal: writes a row with its version, unless what is here is as new; an error where it has left or was deleted';
+REVOKE EXECUTE ON FUNCTION fleet.put_row(text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.try_put_row(restore bigint, kind text, key text, image jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	before_image jsonb;
+BEGIN
+	IF kind = 'vehicle' THEN
+		before_image := (SELECT fleet.row_image(v) FROM fleet.local_vehicles AS v WHERE v.vehicle_id = try_put_row.key);
+	END IF;
+	IF NOT fleet.put_row(kind, image) THEN
+		RETURN 'it has come, or changed, meanwhile';
+	END IF;
+	INSERT INTO fleet.restored_rows VALUES (restore, kind, key, before_image, image);
+	RETURN NULL;
+EXCEPTION WHEN integrity_constraint_violation OR lock_not_available OR serialization_failure THEN
+	RETURN sqlerrm;
+END
+$$;
+COMMENT ON FUNCTION fleet.try_put_row(bigint, text, text, jsonb) IS 'internal: restores one row, in a subtransaction; returns why not';
+REVOKE EXECUTE ON FUNCTION fleet.try_put_row(bigint, text, text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION fleet.check_restorable(id bigint, what text) RETURNS void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.require_own_region();
+	s fleet.snapshots;
+	found_bad text;
+	forgotten text;
+BEGIN
+	IF what NOT IN ('positions', 'missing rides') THEN
+		RAISE EXCEPTION '"%" cannot be restored', what
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'It is "positions" or "missing rides".';
+	END IF;
+	found_bad := (fleet.verify_snapshot(id)).problem;
+	IF found_bad IS NOT NULL THEN
+		RAISE EXCEPTION 'snapshot % is damaged: %', id, found_bad
+			USING ERRCODE = 'data_corrupted', HINT = 'Take another one; fleet.verify_snapshot(id) says which are good.';
+	END IF;
+	SELECT * INTO s FROM fleet.snapshots AS t WHERE t.id = check_restorable.id;
+	IF s.region <> own THEN
+		RAISE EXCEPTION 'snapshot % is of region "%", not of "%"', id, s.region, own USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	forgotten := (SELECT min(m.name) FROM fleet.map_regions AS m WHERE s.hlc::bigint
+		<= CASE WHEN m.name = own THEN fleet.pruned_upto() ELSE fleet.ask(m.name, 'SELECT fleet.pruned_upto()')::bigint END);
+	IF forgotten IS NOT NULL THEN
+		RAISE EXCEPTION 'snapshot % is too old to be restored', id
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Region "%s" has forgotten some of what left it, or was deleted, since.', forgotten),
+			HINT = 'The setting fleet.departure_retention says how long that is kept.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.check_restorable(bigint, text) IS 'internal: raises an error where a snapshot cannot be restored safely';
+REVOKE EXECUTE ON FUNCTION fleet.check_restorable(bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.restore_snapshot(id bigint, what text, dry_run boolean DEFAULT true)
+	RETURNS TABLE (kind text, key text, action text, reason text)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	restore bigint := CASE WHEN NOT dry_run THEN nextval('fleet.restores_id_seq') END;
+	restored bigint := 0;
+	left_alone bigint := 0;
+	chunk bigint;
+	c record;
+BEGIN
+	PERFORM fleet.check_restorable(id, what);
+	PERFORM set_config('lock_timeout', current_setting('fleet.lock_timeout'), true);
+	kind := CASE what WHEN 'positions' THEN 'vehicle' ELSE 'ride' END;
+	FOR chunk IN SELECT p.part FROM fleet.snapshot_positions AS p WHERE p.snapshot = restore_snapshot.id AND kind = 'vehicle'
+		UNION ALL SELECT p.part FROM fleet.snapshot_rides AS p WHERE p.snapshot = restore_snapshot.id AND kind = 'ride' ORDER BY 1
+	LOOP
+		FOR c IN SELECT * FROM fleet.judge_candidates(id, kind, chunk) AS j LOOP
+			key := c.key;
+			reason := c.obstacle;
+			IF reason IS NULL AND NOT dry_run THEN
+				reason := fleet.try_put_row(restore, kind, key, c.image);
+			END IF;
+			action := CASE WHEN reason IS NOT NULL THEN 'left alone' WHEN dry_run THEN 'would be restored' ELSE 'restored' END;
+			restored := restored + (reason IS NULL)::integer;
+			left_alone := left_alone + (reason IS NOT NULL)::integer;
+			RETURN NEXT;
+		END LOOP;
+	END LOOP;
+	IF NOT dry_run THEN
+		INSERT INTO fleet.restores (id, snapshot, what, restored, left_alone) OVERRIDING SYSTEM VALUE
+			VALUES (restore, restore_snapshot.id, restore_snapshot.what, restored, left_alone);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.restore_snapshot(bigint, text, boolean) IS
+	'brings back from a snapshot "positions" of vehicles or "missing rides", where no region knows anything newer; says what is, or would be, done with each row that is missing or older here';
+REVOKE EXECUTE ON FUNCTION fleet.restore_snapshot(bigint, text, boolean) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- jobs: what runs by itself, with pg_cron
+-- ---------------------------------------------------------------------------
+--
+-- fleet.job_list() says what there is, fleet.job_settings what somebody wants
+-- otherwise.  pg_cron calls fleet.run_job(name), which does not run while the same job
+-- runs elsewhere, gives each step a deadline, and writes down how it went.
+
+CREATE TABLE fleet.job_settings (
+	job text PRIMARY KEY,
+	every interval CHECK (every > interval '0'),
+	deadline interval CHECK (deadline BETWEEN interval '1 millisecond' AND interval '1 day'),
+	wanted boolean NOT NULL DEFAULT true
+);
+COMMENT ON TABLE fleet.job_settings IS 'jobs that are to run otherwise than fleet.job_list() says; null = as it says. See fleet.schedule_jobs';
+COMMENT ON COLUMN fleet.job_settings.wanted IS 'false = the job is not scheduled, and does nothing where it is called';
+SELECT pg_catalog.pg_extension_config_dump('fleet.job_settings', '');
+
+CREATE TABLE fleet.job_runs (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	job text NOT NULL,
+	started timestamptz NOT NULL DEFAULT clock_timestamp(),
+	ended timestamptz,
+	ok boolean,
+	error text,
+	detail text
+);
+CREATE INDEX job_runs_job ON fleet.job_runs (job, id);
+CREATE INDEX job_runs_open ON fleet.job_runs (job) WHERE ended IS NULL;
+COMMENT ON TABLE fleet.job_runs IS 'how jobs went, for fleet.job_runs_retention';
+COMMENT ON COLUMN fleet.job_runs.ok IS 'null = it still runs, or was left out because it did';
+COMMENT ON COLUMN fleet.job_runs.detail IS 'what it returned: how many rows, or which snapshot';
+
+CREATE TABLE fleet.activity (
+	hour timestamptz PRIMARY KEY,
+	rides_requested bigint NOT NULL,
+	rides_in bigint NOT NULL,
+	rides_out bigint NOT NULL,
+	mean_ms float8,
+	max_ms float8
+);
+COMMENT ON TABLE fleet.activity IS 'rides of this region by the hour: requested here, handed off to and from here; what stays when the logs are removed';
+COMMENT ON COLUMN fleet.activity.mean_ms IS 'of handoffs from here, as their coordinators saw them';
+SELECT pg_catalog.pg_extension_config_dump('fleet.activity', '');
+
+CREATE FUNCTION fleet.prunable_departures(max_rows integer) RETURNS SETOF fleet.departures
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	seen fleet.hlc := (SELECT fleet.min(s.acknowledged) FROM fleet.replica_slots AS s JOIN fleet.map_replicas AS m ON m.name = s.replica);
+	progress fleet.departures_pruned;
+BEGIN
+	-- A replica may still need what it has not acknowledged.
+	IF EXISTS (SELECT FROM fleet.map_replicas AS m LEFT JOIN fleet.replica_slots AS s ON s.replica = m.name WHERE s.acknowledged IS NULL) THEN
+		RETURN;
+	END IF;
+	SELECT * INTO progress FROM fleet.departures_pruned;
+	RETURN QUERY SELECT * FROM fleet.departures AS d
+		WHERE (d.kind, d.key) > (COALESCE(progress.after_kind, ''), COALESCE(progress.after_key, ''))
+			AND d.settled_hlc IS NOT NULL AND d.departed_at < now() - current_setting('fleet.departure_retention')::interval
+			AND (seen IS NULL OR d.hlc OPERATOR(fleet.<) seen AND d.settled_hlc OPERATOR(fleet.<) seen)
+			AND NOT EXISTS (SELECT FROM fleet.decisions AS c WHERE c.dtxid = d.dtxid)
+		ORDER BY d.kind, d.key LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION fleet.prunable_departures(integer) IS
+	'internal: the next departures and graves that are old, settled, and known to all replicas';
+REVOKE EXECUTE ON FUNCTION fleet.prunable_departures(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_departures(max_rows integer DEFAULT 1000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	old fleet.departures[];
+	last fleet.departures;
+	gone integer;
+	newest fleet.hlc;
+BEGIN
+	PERFORM fleet.require_own_region();
+	INSERT INTO fleet.departures_pruned DEFAULT VALUES ON CONFLICT DO NOTHING;
+	PERFORM FROM fleet.departures_pruned FOR UPDATE;	-- one at a time
+	old := ARRAY(SELECT d FROM fleet.prunable_departures(max_rows) AS d);
+	last := old[cardinality(old)];
+	-- A departure may go when another region knows what became of the row: a ride at that epoch or later; a vehicle
+	-- only that it was deleted, for vehicles live long, and their ids must stay taken where they have been.  A grave goes
+	-- last: without it a departure that leads to the row would look like a row that was lost.
+	WITH trace AS MATERIALIZED (
+		SELECT 'ride' AS kind, t.* FROM fleet.traces('ride', ARRAY(SELECT o.key FROM unnest(old) AS o WHERE o.kind = 'ride')) AS t
+		UNION ALL SELECT 'vehicle', t.* FROM fleet.traces('vehicle', ARRAY(SELECT o.key FROM unnest(old) AS o WHERE o.kind = 'vehicle')) AS t
+	), removed AS (
+		DELETE FROM fleet.departures AS d USING unnest(old) AS o
+		WHERE d.kind = o.kind AND d.key = o.key AND d.epoch = o.epoch AND d.hlc OPERATOR(fleet.=) o.hlc
+			AND CASE WHEN o.target IS NULL THEN NOT EXISTS (SELECT FROM trace AS t WHERE t.kind = o.kind AND t.key = o.key AND t.target <> t.region)
+				ELSE EXISTS (SELECT FROM trace AS t WHERE t.kind = o.kind AND t.key = o.key AND t.epoch >= o.epoch
+					AND (o.kind = 'ride' OR t.target IS NULL)) END
+		RETURNING d.hlc
+	)
+	SELECT count(*), fleet.max(r.hlc) INTO gone, newest FROM removed AS r;
+	UPDATE fleet.departures_pruned AS p SET departures = p.departures + gone, at = clock_timestamp(),
+		upto = fleet.hlc_larger(p.upto, COALESCE(newest, p.upto)),
+		after_kind = COALESCE(last.kind, ''), after_key = COALESCE(last.key, '');
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_departures(integer) IS
+	'removes old departures and graves that nobody needs any more, looking at so many at a time; returns how many went';
+REVOKE EXECUTE ON FUNCTION fleet.prune_departures(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.oldest_open() RETURNS timestamptz
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT LEAST((SELECT min(d.decided_at) FROM fleet.decisions AS d),
+		(SELECT min(d.departed_at) FROM fleet.departures AS d WHERE d.settled_hlc IS NULL),
+		(SELECT min(p.prepared) FROM pg_prepared_xacts AS p WHERE p.database = current_database() AND p.gid LIKE 'fleet:%'));
+END;
+COMMENT ON FUNCTION fleet.oldest_open() IS
+	'internal: since when this node has a decision that is not confirmed, a departure that is not settled, or a prepared branch; null = it has none';
+REVOKE EXECUTE ON FUNCTION fleet.oldest_open() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.oldest_open() TO fleet_node;
+
+CREATE FUNCTION fleet.settled_before() RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.require_own_region();
+	oldest timestamptz;
+BEGIN
+	oldest := (SELECT min(CASE WHEN m.name = own THEN fleet.oldest_open() ELSE fleet.ask(m.name, 'SELECT fleet.oldest_open()')::timestamptz END)
+		FROM fleet.map_regions AS m);
+	-- A branch begins before it is prepared, by clocks that differ: a day is more than either.
+	RETURN LEAST(now() - current_setting('fleet.log_retention')::interval, oldest - interval '1 day');
+END
+$$;
+COMMENT ON FUNCTION fleet.settled_before() IS
+	'internal: every transaction that began before this is settled on all nodes, and its logs are older than fleet.log_retention';
+REVOKE EXECUTE ON FUNCTION fleet.settled_before() FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_handoff_log(max_rows integer DEFAULT 5000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	before timestamptz := fleet.settled_before();
+	gone integer;
+BEGIN
+	-- What explains the epoch of a row that is here, or has left and is remembered, stays: fleet.verify() asks for it.
+	DELETE FROM fleet.handoff_log AS d USING (
+			SELECT h.id FROM fleet.handoff_log AS h WHERE h.started_at < before AND h.status <> 'departed'
+				AND NOT EXISTS (SELECT FROM fleet.local_rides AS r WHERE r.ride_id = h.ride_id AND r.epoch = h.epoch)
+				AND NOT EXISTS (SELECT FROM fleet.local_vehicles AS v WHERE h.ride_id IS NULL AND v.vehicle_id = h.vehicle_id AND v.epoch = h.epoch)
+				AND NOT EXISTS (SELECT FROM fleet.departures AS p WHERE p.epoch = h.epoch
+					AND p.kind = CASE WHEN h.ride_id IS NULL THEN 'vehicle' ELSE 'ride' END AND p.key = COALESCE(h.ride_id, h.vehicle_id))
+			ORDER BY h.id LIMIT max_rows) AS o
+		WHERE d.id = o.id;
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_handoff_log(integer) IS
+	'removes up to so many old rows of the log of handoffs that prove nothing any more; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.prune_handoff_log(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_call_log(max_rows integer DEFAULT 5000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	before timestamptz := fleet.settled_before();
+	gone integer;
+BEGIN
+	DELETE FROM fleet.call_log AS d USING (SELECT c.dtxid FROM fleet.call_log AS c WHERE c.at < before LIMIT max_rows) AS o
+		WHERE d.dtxid = o.dtxid;
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_call_log(integer) IS
+	'removes up to so many old rows of the log of calls that prove nothing any more; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.prune_call_log(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_idempotency_keys(max_rows integer DEFAULT 1000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gone integer;
+BEGIN
+	PERFORM fleet.require_own_region();
+	-- A key is as old as the change that was made with it.  Those of open rides go with the next change.
+	UPDATE fleet.local_rides AS u SET idempotency_keys = NULL
+		FROM (SELECT r.ride_id FROM fleet.local_rides AS r WHERE r.idempotency_keys IS NOT NULL AND r.status >= 'COMPLETED'
+				AND r.updated_at < now() - interval '24 hours' LIMIT max_rows FOR UPDATE SKIP LOCKED) AS o
+		WHERE u.ride_id = o.ride_id;
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_idempotency_keys(integer) IS
+	'removes the idempotency keys of up to so many rides that were closed more than 24 hours ago; returns of how many';
+REVOKE EXECUTE ON FUNCTION fleet.prune_idempotency_keys(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_dead_letters(max_rows integer DEFAULT 1000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gone integer;
+BEGIN
+	DELETE FROM fleet.dead_letters AS d USING (SELECT l.id FROM fleet.dead_letters AS l
+			WHERE l.resolved_at < now() - current_setting('fleet.log_retention')::interval ORDER BY l.id LIMIT max_rows) AS o
+		WHERE d.id = o.id;
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_dead_letters(integer) IS 'removes up to so many dead letters that were resolved long ago; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.prune_dead_letters(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.prune_job_runs(max_rows integer DEFAULT 10000) RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	keep interval := current_setting('fleet.job_runs_retention');
+	gone integer;
+BEGIN
+	DELETE FROM fleet.job_runs AS d USING (SELECT r.id FROM fleet.job_runs AS r WHERE r.ended < now() - keep ORDER BY r.id LIMIT max_rows) AS o
+		WHERE d.id = o.id;
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	-- pg_cron keeps its own account of each call, for ever.
+	IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+		EXECUTE 'DELETE FROM cron.job_run_details WHERE database = pg_catalog.current_database() AND command LIKE $1 AND end_time < pg_catalog.now() - $2'
+			USING 'CALL fleet.run_job%', keep;
+	END IF;
+	RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION fleet.prune_job_runs(integer) IS
+	'removes up to so many old rows of fleet.job_runs, and pg_cron''s own about the same runs; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.prune_job_runs(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.roll_up_activity() RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := fleet.require_own_region();
+	-- The last hour that is there was not over, and a handoff in it perhaps not settled.
+	since timestamptz := COALESCE((SELECT max(a.hour) - interval '1 hour' FROM fleet.activity AS a), date_trunc('day', now(), 'UTC'));
+	hours integer;
+BEGIN
+	INSERT INTO fleet.activity AS a
+		SELECT h.hour, (SELECT count(*) FROM fleet.local_rides AS r WHERE r.requested_at >= h.hour AND r.requested_at < h.hour + interval '1 hour'),
+			count(l.id) FILTER (WHERE l.status = 'arrived'), count(l.id) FILTER (WHERE l.status IN ('departed', 'settled')),
+			avg(l.latency_ms) FILTER (WHERE l.status = 'settled'), max(l.latency_ms) FILTER (WHERE l.status = 'settled')
+		FROM generate_series(since, now(), interval '1 hour') AS h(hour)
+			LEFT JOIN fleet.handoff_log AS l ON date_trunc('hour', l.started_at, 'UTC') = h.hour AND l.started_at >= since AND l.ride_id IS NOT NULL
+		GROUP BY h.hour
+		ON CONFLICT (hour) DO UPDATE SET rides_requested = GREATEST(a.rides_requested, excluded.rides_requested),
+			rides_in = excluded.rides_in, rides_out = excluded.rides_out, mean_ms = excluded.mean_ms, max_ms = excluded.max_ms;
+	GET DIAGNOSTICS hours = ROW_COUNT;
+	RETURN hours;
+END
+$$;
+COMMENT ON FUNCTION fleet.roll_up_activity() IS
+	'brings fleet.activity up to date; returns how many hours were written';
+REVOKE EXECUTE ON FUNCTION fleet.roll_up_activity() FROM PUBLIC;
+
+CREATE FUNCTION fleet.job_list() RETURNS TABLE (job text, function text, arguments text, every interval, deadline interval, node text, repeats boolean, purpose text)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	VALUES
+		('drift', 'fleet.drift_job', '', interval '10 seconds', interval '9 seconds', NULL, false, 'compares a sample of rows with where they should be, and heals'),
+		('snapshot', 'fleet.take_snapshot', '', interval '1 minute', interval '30 seconds', 'region', false, 'keeps where vehicles are, and open rides'),
+		('compare', 'fleet.compare_all', '', interval '5 minutes', interval '4 minutes', NULL, false, 'compares all rows by digests'),
+		('activity', 'fleet.roll_up_activity', '', interval '10 minutes', interval '1 minute', 'region', false, 'sums up the logs by the hour'),
+		('departures', 'fleet.prune_departures', '1000', interval '10 minutes', interval '2 minutes', 'region', true, 'removes departures and graves that nobody needs'),
+		('handoff_log', 'fleet.prune_handoff_log', '5000', interval '10 minutes', interval '2 minutes', 'region', true, 'removes old proofs of handoffs'),
+		('call_log', 'fleet.prune_call_log', '5000', interval '10 minutes', interval '1 minute', 'region', true, 'removes old proofs of calls'),
+		('idempotency_keys', 'fleet.prune_idempotency_keys', '1000', interval '1 hour', interval '1 minute', 'region', true, 'removes old idempotency keys of closed rides'),
+		('history_partitions', 'fleet.make_history_partitions', '', interval '1 hour', interval '1 minute', 'region', false, 'makes the next partitions of the history of fixes'),
+		('history', 'fleet.drop_old_history', '', interval '1 hour', interval '1 minute', 'region', false, 'drops the oldest partitions of the history of fixes'),
+		('thin_snapshots', 'fleet.thin_snapshots', '', interval '1 hour', interval '1 minute', 'region', false, 'removes snapshots that are old'),
+		('dead_letters', 'fleet.prune_dead_letters', '1000', interval '1 hour', interval '1 minute', NULL, true, 'removes dead letters that were resolved'),
+		('job_runs', 'fleet.prune_job_runs', '10000', interval '1 hour', interval '1 minute', NULL, true, 'removes old records of jobs');
+END;
+COMMENT ON FUNCTION fleet.job_list() IS
+	'the jobs: what each calls, how often, its deadline, on which kind of node, and whether it is called again at once while it finds something';
+REVOKE EXECUTE ON FUNCTION fleet.job_list() FROM PUBLIC;
+
+CREATE FUNCTION fleet.planned_jobs() RETURNS TABLE (job text, call text, every interval, deadline interval, repeats boolean, obstacle text, purpose text)
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT l.job, CASE p.prokind WHEN 'p' THEN format('CALL %s(%s)', l.function, l.arguments)
+			ELSE format('SELECT string_agg(x.r::text, '', '') FROM (SELECT r FROM %s(%s) AS r LIMIT 20) AS x', l.function, l.arguments) END,
+		COALESCE(s.every, l.every), COALESCE(s.deadline, l.deadline), l.repeats,
+		CASE WHEN NOT COALESCE(s.wanted, true) THEN 'fleet.job_settings says that it is not wanted'
+			WHEN l.node = 'region' AND fleet.own_region() IS NULL THEN 'this node owns no region'
+			WHEN p.oid IS NULL THEN format('function %s does not exist', l.function) END,
+		l.purpose
+	FROM fleet.job_list() AS l LEFT JOIN fleet.job_settings AS s ON s.job = l.job
+		LEFT JOIN pg_proc AS p ON p.oid = to_regproc(l.function);
+END;
+COMMENT ON FUNCTION fleet.planned_jobs() IS 'internal: the jobs as they are to run on this node, and why one does not run here';
+REVOKE EXECUTE ON FUNCTION fleet.planned_jobs() FROM PUBLIC;
+
+CREATE FUNCTION fleet.set_deadline(ms integer) RETURNS void
+	AS 'MODULE_PATHNAME', 'fleet_drift_set_deadline'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.set_deadline(integer) IS 'internal: has this statement canceled after so many milliseconds from now; 0 = no more';
+REVOKE EXECUTE ON FUNCTION fleet.set_deadline(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.begin_job(job text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	obstacle text;
+	run bigint;
+BEGIN
+	SELECT p.obstacle INTO obstacle FROM fleet.planned_jobs() AS p WHERE p.job = begin_job.job;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'job "%" does not exist', job USING ERRCODE = 'undefined_object', HINT = 'The view fleet.jobs lists them.';
+	ELSIF obstacle IS NOT NULL THEN
+		RAISE NOTICE 'job "%" does not run here: %', job, obstacle;
+		RETURN NULL;
+	END IF;
+	IF NOT pg_try_advisory_lock(hashtextextended('fleet job ' || job, 0)) THEN
+		INSERT INTO fleet.job_runs (job, ended, detail) VALUES (begin_job.job, clock_timestamp(), 'left out: the last run is still at work');
+		RETURN NULL;
+	END IF;
+	-- We have the lock, so who began these is gone.
+	UPDATE fleet.job_runs AS r SET ended = clock_timestamp(), ok = false, error = 'its session ended' WHERE r.job = begin_job.job AND r.ended IS NULL;
+	INSERT INTO fleet.job_runs (job) VALUES (begin_job.job) RETURNING id INTO run;
+	RETURN run;
+END
+$$;
+COMMENT ON FUNCTION fleet.begin_job(text) IS 'internal: the record of a run that begins now; null where it is not to run. The session has the job''s lock then';
+REVOKE EXECUTE ON FUNCTION fleet.begin_job(text) FROM PUBLIC;
+
+CREATE FUNCTION fleet.step_job(job text, run bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	j record;
+	ms integer;
+	result text;
+	message text;
+BEGIN
+	SELECT p.*, r.started, r.detail INTO j FROM fleet.planned_jobs() AS p JOIN fleet.job_runs AS r ON r.id = run WHERE p.job = step_job.job;
+	ms := GREATEST(ceil(extract(epoch FROM j.started + j.deadline - clock_timestamp()) * 1000), 1);
+	BEGIN
+		PERFORM fleet.set_deadline(ms);
+		IF j.call LIKE 'CALL %' THEN
+			EXECUTE j.call;
+		ELSE
+			EXECUTE j.call INTO result;
+		END IF;
+		PERFORM fleet.set_deadline(0);
+	EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+		PERFORM fleet.set_deadline(0);
+		message := sqlstate || ' ' || sqlerrm;
+	END;
+	IF message IS NULL AND j.repeats THEN
+		result := COALESCE(j.detail::bigint, 0) + COALESCE(result::bigint, 0);
+	END IF;
+	IF message IS NULL AND j.repeats AND result IS DISTINCT FROM COALESCE(j.detail, '0') AND clock_timestamp() < j.started + j.deadline THEN
+		UPDATE fleet.job_runs AS r SET detail = result WHERE r.id = run;
+		RETURN true;
+	END IF;
+	UPDATE fleet.job_runs AS r SET ended = clock_timestamp(), ok = message IS NULL, error = message, detail = left(COALESCE(result, r.detail), 1000) WHERE r.id = run;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION fleet.step_job(text, bigint) IS 'internal: one step of a run, within its deadline; whether there is to be another one';
+REVOKE EXECUTE ON FUNCTION fleet.step_job(text, bigint) FROM PUBLIC;
+
+CREATE PROCEDURE fleet.run_job(job text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	run bigint;
+	again boolean;
+BEGIN
+	COMMIT;		-- says so where it is called within a transaction
+	run := fleet.begin_job(job);
+	COMMIT;
+	IF run IS NULL THEN
+		RETURN;
+	END IF;
+	LOOP
+		again := fleet.step_job(job, run);
+		COMMIT;
+		EXIT WHEN NOT again;
+	END LOOP;
+	PERFORM pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(pg_catalog.concat('fleet job ', job), 0));
+	COMMIT;
+END
+$$;
+COMMENT ON PROCEDURE fleet.run_job(text) IS 'runs a job now, unless it runs already, and writes it down in fleet.job_runs; it fails only where it cannot do that';
+REVOKE EXECUTE ON PROCEDURE fleet.run_job(text) FROM PUBLIC;
+
+CREATE PROCEDURE fleet.run_job_for_a_minute(job text, every interval)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	began timestamptz := pg_catalog.clock_timestamp();
+	ends timestamptz := began OPERATOR(pg_catalog.+) interval '55 seconds';
+	due timestamptz := began;
+BEGIN
+	LOOP
+		CALL fleet.run_job(job);
+		-- The next of the steps that are not past.
+		WHILE due OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() LOOP
+			due := due OPERATOR(pg_catalog.+) every;
+		END LOOP;
+		EXIT WHEN due OPERATOR(pg_catalog.>) ends;
+		PERFORM pg_catalog.pg_sleep_until(due);
+		COMMIT;
+	END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE fleet.run_job_for_a_minute(text, interval) IS
+	'runs a job again and again within the next 55 seconds: what pg_cron before 1.5, which knows no seconds, calls each minute';
+REVOKE EXECUTE ON PROCEDURE fleet.run_job_for_a_minute(text, interval) FROM PUBLIC;
+
+CREATE FUNCTION fleet.cron_schedule(every interval, offset_minutes integer, knows_seconds boolean) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	seconds numeric := extract(epoch FROM every);
+	minutes numeric := seconds / 60;
+BEGIN
+	IF seconds IN (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) THEN
+		RETURN CASE WHEN knows_seconds THEN seconds::integer || ' seconds' ELSE '* * * * *' END;
+	ELSIF minutes IN (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) THEN
+		RETURN CASE WHEN minutes = 1 THEN '* * * * *' ELSE format('*/%s * * * *', minutes::integer) END;
+	ELSIF minutes / 60 IN (1, 2, 3, 4, 6, 8, 12) THEN
+		RETURN format('%s */%s * * *', offset_minutes, (minutes / 60)::integer);
+	ELSIF minutes / 60 = 24 THEN
+		RETURN format('%s 3 * * *', offset_minutes);
+	END IF;
+	RAISE EXCEPTION 'a job cannot run every %', every
+		USING ERRCODE = 'invalid_parameter_value', DETAIL = 'pg_cron counts within each minute, hour and day.',
+		HINT = 'Take seconds or minutes that divide 60 evenly, hours that divide 24, or a day.';
+END
+$$;
+COMMENT ON FUNCTION fleet.cron_schedule(interval, integer, boolean) IS 'internal: an interval as pg_cron wants it';
+REVOKE EXECUTE ON FUNCTION fleet.cron_schedule(interval, integer, boolean) FROM PUBLIC;
+
+CREATE FUNCTION fleet.cron_obstacle() RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT CASE WHEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'pg_cron') THEN NULL
+		WHEN NOT EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'pg_cron')
+			THEN 'Install the package of pg_cron for this server (on Debian postgresql-15-cron for version 15).'
+		WHEN current_setting('cron.database_name', true) IS NULL
+			THEN 'Add pg_cron to shared_preload_libraries, set cron.database_name to this database, and restart the server.'
+		WHEN current_setting('cron.database_name') <> current_database()
+			THEN 'Set cron.database_name to this database, and restart the server.'
+		ELSE 'CREATE EXTENSION pg_cron.' END;
+END;
+COMMENT ON FUNCTION fleet.cron_obstacle() IS 'internal: what has to be done before pg_cron can be used here, or null';
+REVOKE EXECUTE ON FUNCTION fleet.cron_obstacle() FROM PUBLIC;
+
+CREATE FUNCTION fleet.unschedule_jobs() RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	jobs integer := 0;
+BEGIN
+	IF fleet.cron_obstacle() IS NULL THEN
+		EXECUTE 'SELECT count(cron.unschedule(j.jobid)) FROM cron.job AS j JOIN fleet.job_list() AS l ON j.jobname = ''fleet_'' || l.job'
+			' WHERE j.database = current_database()' INTO jobs;
+	END IF;
+	RETURN jobs;
+END
+$$;
+COMMENT ON FUNCTION fleet.unschedule_jobs() IS 'takes fleet''s jobs out of pg_cron; returns how many were there. What runs now is not stopped';
+REVOKE EXECUTE ON FUNCTION fleet.unschedule_jobs() FROM PUBLIC;
+
+CREATE FUNCTION fleet.schedule_jobs() RETURNS integer
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	lacking text := fleet.cron_obstacle();
+	knows_seconds boolean := (SELECT string_to_array(substring(e.extversion FROM '^\d+\.\d+'), '.')::integer[] >= '{1,5}' FROM pg_extension AS e WHERE e.extname = 'pg_cron');
+	j record;
+	command text;
+	jobs integer := 0;
+BEGIN
+	IF lacking IS NOT NULL THEN
+		RAISE NOTICE 'no jobs were scheduled: pg_cron is not here'
+			USING ERRCODE = 'RF035', DETAIL = 'All else works; drift checks, snapshots and retention run only where somebody calls fleet.run_job.',
+			HINT = lacking;
+		RETURN 0;
+	END IF;
+	PERFORM fleet.unschedule_jobs();
+	FOR j IN SELECT * FROM fleet.planned_jobs() LOOP
+		IF j.obstacle IS NOT NULL THEN
+			RAISE NOTICE 'job "%" is not scheduled: %', j.job, j.obstacle;
+			CONTINUE;
+		END IF;
+		command := CASE WHEN j.every < interval '1 minute' AND NOT knows_seconds
+			THEN format('CALL fleet.run_job_for_a_minute(%L, %L)', j.job, j.every) ELSE format('CALL fleet.run_job(%L)', j.job) END;
+		EXECUTE 'SELECT cron.schedule($1, $2, $3)' USING 'fleet_' || j.job, fleet.cron_schedule(j.every, abs(hashtext(j.job) % 60), knows_seconds), command;
+		jobs := jobs + 1;
+	END LOOP;
+	RETURN jobs;
+END
+$$;
+COMMENT ON FUNCTION fleet.schedule_jobs() IS
+	'has pg_cron run this node''s jobs from now on, as the caller; replaces what was scheduled before; returns how many';
+REVOKE EXECUTE ON FUNCTION fleet.schedule_jobs() FROM PUBLIC;
+
+CREATE FUNCTION fleet.scheduled_jobs() RETURNS TABLE (job text, schedule text)
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF fleet.cron_obstacle() IS NULL THEN
+		RETURN QUERY EXECUTE 'SELECT l.job, j.schedule FROM cron.job AS j JOIN fleet.job_list() AS l ON j.jobname = ''fleet_'' || l.job'
+			' WHERE j.database = current_database() AND j.active';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.scheduled_jobs() IS 'internal: fleet''s jobs that pg_cron has for this database';
+REVOKE EXECUTE ON FUNCTION fleet.scheduled_jobs() FROM PUBLIC;
+
+CREATE VIEW fleet.jobs AS
+	SELECT p.job, p.every, p.deadline, c.schedule, p.obstacle IS NULL AS runs_here, r.started AS last_run, r.ok AS last_ok, r.error AS last_error,
+		(SELECT max(x.started) FROM fleet.job_runs AS x WHERE x.job = p.job AND x.ok) AS last_success,
+		CASE WHEN c.schedule IS NOT NULL THEN r.started + p.every END AS next_run, p.obstacle, p.purpose
+	FROM fleet.planned_jobs() AS p LEFT JOIN fleet.scheduled_jobs() AS c ON c.job = p.job
+		LEFT JOIN LATERAL (SELECT x.* FROM fleet.job_runs AS x WHERE x.job = p.job AND (x.ok IS NOT NULL OR x.ended IS NULL) ORDER BY x.id DESC LIMIT 1) AS r ON true;
+COMMENT ON VIEW fleet.jobs IS 'the jobs: how often each runs here, or why not, and how it went last';
 
 -- ---------------------------------------------------------------------------
 -- verify: the invariants, checked

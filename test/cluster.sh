@@ -45,7 +45,7 @@ start   one server and region per feature of the file (.geojson or .geojson.gz);
   --only      only these regions, in this order
   --replica   one more node with this name that owns no region
   --standbys  this many synchronous standbys per region, called REGION_s1, ...
-  --cron      load pg_cron too, in database fleet
+  --cron      with pg_cron, which runs fleet's jobs (fleet.schedule_jobs)
 DIR/nodes then lists "node host port dbname user", one a line.
 
 FAULTS=1 in the environment takes the build with fault points.
@@ -228,6 +228,7 @@ make_template()
     server_start "$TREE" "$data" "$DIR/log/template.log" || die "the template does not start"
     as_server timeout 60 "$BIN/createdb" -h "$SOCKETS" -p "$FIRST_PORT" -U postgres fleet
     sql template <<<'CREATE EXTENSION fleet CASCADE;' || die "CREATE EXTENSION fleet failed"
+    [ "$CRON" = no ] || sql template <<<'CREATE EXTENSION pg_cron;' || die "CREATE EXTENSION pg_cron failed"
     NAMES=$(list_regions)
     server_stop "$TREE" "$data"
 }
@@ -411,6 +412,11 @@ cmd_start()
     for name in $(members region); do
         add_region "$first" "$name" || die "fleet.add_region('$name') failed"
     done
+    if [ "$CRON" = yes ]; then
+        for name in $(members region replica); do
+            sql "$name" >/dev/null <<<'SELECT fleet.schedule_jobs();' || die "the jobs of $name cannot be scheduled"
+        done
+    fi
     trap - EXIT
 }
 

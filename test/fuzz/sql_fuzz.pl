@@ -63,6 +63,11 @@ my ($arriving) = grep { /^\[/ } split /\n/, $c->sql('b',
 my ($departed) = map { "[$_]" } map { $json->encode($_) =~ s/"target":"a"/"target":"b"/r =~ s/"b-1"/"a-1"/gr } grep { $_->{key} eq 'b-1' } @{ $json->decode($arriving) };
 my $map = $c->sql('a', "SELECT fleet.map_payload('a')");
 
+# A snapshot, and rows as it has them.
+my $snapshot = $c->sql('a', 'SELECT fleet.take_snapshot()');
+my $ride_image = $c->sql('a', "SELECT fleet.row_image(r) || '{\"ride_id\": \"lost\", \"vehicle_id\": null}' FROM fleet.local_rides AS r WHERE ride_id = 'a-1'");
+my $vehicle_image = $c->sql('a', "SELECT fleet.row_image(v) || '{\"vehicle_id\": \"lost\"}' FROM fleet.local_vehicles AS v WHERE vehicle_id = 'car-a-1'");
+
 # ---- values of each type: valid ones are given, these are the others
 
 my @texts = (undef, '', ' ', '0', 'a', 'A', 'null', "'", '"', '\\', '%s%n%1$s', '{}', '$1', "\x00" x 0, "\x7f", "\x80", "\xff\xfe",
@@ -392,6 +397,24 @@ my @internal = (
 	[ 'SELECT fleet.source_conninfo(%s)', text => 'b' ],
 	[ 'SELECT fleet.set_notify(%s), fleet.set_old_images(%1$s)', boolean => 'true' ],
 	[ 'SELECT fleet.retry_merge(%s, %s)', int4 => 10, 'int8[]' => '{1}' ],
+	[ 'SELECT fleet.take_snapshot(); SELECT fleet.verify_snapshot(%s), fleet.snapshot_stored(%1$s)', int8 => $snapshot ],
+	[ 'SELECT * FROM fleet.restore_snapshot(%s, %s, %s)', int8 => $snapshot, text => 'missing rides', boolean => 'false' ],
+	[ 'SELECT * FROM fleet.restore_snapshot(%s, %s, %s)', int8 => $snapshot, text => 'positions', boolean => 'true' ],
+	[ 'SELECT fleet.check_restorable(%s, %s)', int8 => $snapshot, text => 'positions' ],
+	[ 'SELECT count(*) FROM fleet.snapshot_candidates(%s, %s, %s), fleet.judge_candidates(%1$s, %2$s, %3$s)', int8 => $snapshot, text => 'ride', int8 => 0 ],
+	[ 'SELECT fleet.snapshot_digest(s, p.sha256), fleet.snapshot_content(p) FROM fleet.snapshots AS s, fleet.snapshot_rides AS p WHERE s.id = %s', int8 => $snapshot ],
+	[ 'SELECT count(*) FROM fleet.read_positions(), fleet.read_open_rides(), fleet.traces(%s, %s)', text => 'ride', 'text[]' => '{a-5,b-1}' ],
+	[ 'SELECT fleet.put_row(%s, %s)', text => 'ride', jsonb => $ride_image ],
+	[ 'SELECT fleet.put_row(%s, %s)', text => 'vehicle', jsonb => $vehicle_image ],
+	[ 'SELECT fleet.try_put_row(%s, %s, %s, %s)', int8 => 1, text => 'ride', text => 'lost', jsonb => $ride_image ],
+	[ 'SELECT fleet.thin_snapshots(%s)', timestamptz => '2026-11-21' ],
+	[ 'SELECT fleet.prune_departures(%s), fleet.prunable_departures(%1$s), fleet.prune_handoff_log(%1$s), fleet.prune_call_log(%1$s), fleet.prune_idempotency_keys(%1$s),'
+			. ' fleet.prune_dead_letters(%1$s), fleet.prune_job_runs(%1$s)', int4 => 10 ],
+	[ 'SELECT fleet.require_own_region(), fleet.pruned_upto(), fleet.oldest_open(), fleet.settled_before(), fleet.roll_up_activity()' ],
+	[ 'SELECT fleet.begin_job(%s); SELECT fleet.step_job(%1$s, max(id)) FROM fleet.job_runs', text => 'dead_letters' ],
+	[ 'SELECT fleet.set_deadline(%s), fleet.set_deadline(0)', int4 => 10000 ],
+	[ 'SELECT fleet.cron_schedule(%s, %s, %s)', interval => '10 s', int4 => 5, boolean => 'true' ],
+	[ 'SELECT fleet.job_list(), fleet.planned_jobs(), fleet.scheduled_jobs(), fleet.cron_obstacle(), fleet.schedule_jobs(), fleet.unschedule_jobs()' ],
 	[ 'COPY stamps FROM %s (FORMAT binary)', stamp => undef ],
 	[ 'DELETE FROM fleet.local_rides WHERE ride_id = \'a-4\'; COPY fleet.local_rides FROM %s (FORMAT binary)', ride => undef ],
 	[ 'INSERT INTO fleet.local_rides (ride_id, customer_id, region, fare, start_location, epoch, hlc, path_m) VALUES (%s, \'c\', %s, %s, \'POINT(0 0)\', %s, %s, %s)',

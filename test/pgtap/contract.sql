@@ -69,6 +69,20 @@ INSERT INTO contract VALUES
 	('drift_job', '', 'bigint', 'v', true, false, false),
 	('digest', 'VARIADIC "any"', 'bytea', 'i', false, true, true),
 	('digest_total', 'bytea', 'bytea', 'i', false, true, true),
+	('take_snapshot', '', 'bigint', 'v', true, false, false),
+	('verify_snapshot', 'id bigint, OUT ok boolean, OUT problem text', 'record', 's', true, false, false),
+	('restore_snapshot', 'id bigint, what text, dry_run boolean', 'TABLE(kind text, key text, action text, reason text)', 'v', true, false, false),
+	('thin_snapshots', 'as_of timestamp with time zone', 'integer', 'v', true, false, false),
+	('prune_departures', 'max_rows integer', 'integer', 'v', true, false, false),
+	('prune_handoff_log', 'max_rows integer', 'integer', 'v', true, false, false),
+	('prune_call_log', 'max_rows integer', 'integer', 'v', true, false, false),
+	('prune_idempotency_keys', 'max_rows integer', 'integer', 'v', true, false, false),
+	('prune_dead_letters', 'max_rows integer', 'integer', 'v', true, false, false),
+	('prune_job_runs', 'max_rows integer', 'integer', 'v', true, false, false),
+	('roll_up_activity', '', 'integer', 'v', true, false, false),
+	('schedule_jobs', '', 'integer', 'v', true, false, false),
+	('unschedule_jobs', '', 'integer', 'v', true, false, false),
+	('run_job', 'IN job text', NULL, 'v', false, false, false),
 	('create_change_stream', 'slot name, temporary boolean', 'pg_lsn', 'v', true, false, false),
 	('drop_change_stream', 'slot name', 'void', 'v', true, false, false),
 	('set_old_images', 'enabled boolean', 'void', 'v', true, false, false),
@@ -124,12 +138,12 @@ SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT 
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'),
 		('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
-		('inventory'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('nearest_here'), ('outcomes'), ('perform'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts'), ('within_peer')$$,
+		('inventory'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('nearest_here'), ('oldest_open'), ('outcomes'), ('perform'), ('pruned_upto'), ('redo'), ('replica_beat'), ('replica_progress'), ('sent_rows'), ('settle'), ('whereabouts'), ('within_peer')$$,
 	'what fleet_node may execute and others may not');
 SELECT set_eq($$SELECT proname FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace AND prosecdef$$,
 	$$VALUES ('add_fence'), ('add_pair'), ('apply_fence'), ('remove_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'), ('check_drift'), ('compare_all'), ('heal'), ('drift_job'),
 		('apply_map'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart_again'), ('follow_map'), ('forget_replica'), ('global_watermark'), ('has_departed'), ('inventory'),
-		('is_replica'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('own_region'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows'), ('within_peer')$$,
+		('is_replica'), ('log_calls'), ('make_slot'), ('map_for_replica'), ('missing_rows'), ('notify_change'), ('oldest_open'), ('own_region'), ('pruned_upto'), ('raise_not_here'), ('redo'), ('replica_beat'), ('replica_progress'), ('replica_ready'), ('sent_rows'), ('within_peer')$$,
 	'the functions with rights of their owner');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.prosecdef
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'each has a search_path of its own');
@@ -144,7 +158,8 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
 	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('report_fixes', 7),
-		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
+		('create_change_stream', 1), ('consume', 2), ('restore_snapshot', 1), ('thin_snapshots', 1), ('prune_departures', 1), ('prune_handoff_log', 1),
+		('prune_call_log', 1), ('prune_idempotency_keys', 1), ('prune_dead_letters', 1), ('prune_job_runs', 1), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1), ('nearest_vehicles', 5), ('vehicles_within', 3)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
 
@@ -152,8 +167,8 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('drift_cursors'), ('drift_reports'), ('heal_log'), ('conflicts'),
 		('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
-		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
+		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events'), ('snapshots'), ('snapshot_positions'), ('snapshot_rides'), ('restores'), ('restored_rows'), ('departures_pruned'), ('job_settings'), ('job_runs'), ('activity')$$, 'tables');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('jobs'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -189,7 +204,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts'), ('departures_pruned'), ('job_settings'), ('activity')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -203,7 +218,8 @@ SELECT results_eq($$SELECT c.relname::text, count(*) FROM pg_attribute AS a JOIN
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
 		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention',
-		'fleet.drift_timeout', 'fleet.drift_threshold', 'fleet.heal_limit')$$,
+		'fleet.drift_timeout', 'fleet.drift_threshold', 'fleet.heal_limit', 'fleet.snapshot_keep_all', 'fleet.snapshot_keep_hourly', 'fleet.snapshot_keep_daily',
+		'fleet.departure_retention', 'fleet.log_retention', 'fleet.job_runs_retention')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -224,12 +240,19 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.limit_entries', '65536', '13', '16777216', NULL, 'postmaster', 'integer'),
 		('fleet.live_index_size', '100000', '0', '50000000', NULL, 'postmaster', 'integer'),
 		('fleet.vehicle_ttl', '600', '0', '31536000', 's', 'user', 'integer'),
+		('fleet.snapshot_keep_all', '1440', '0', '5256000', 'min', 'superuser', 'integer'),
+		('fleet.snapshot_keep_hourly', '10080', '0', '5256000', 'min', 'superuser', 'integer'),
+		('fleet.snapshot_keep_daily', '43200', '0', '5256000', 'min', 'superuser', 'integer'),
+		('fleet.departure_retention', '50400', '60', '5256000', 'min', 'superuser', 'integer'),
+		('fleet.log_retention', '43200', '60', '5256000', 'min', 'superuser', 'integer'),
+		('fleet.job_runs_retention', '10080', '1', '5256000', 'min', 'superuser', 'integer'),
 		('fleet.sum_threshold', '1000', '0', '1000000', NULL, 'user', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
 		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
-		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit')$$, 'no other settings');
+		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit'),
+		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
