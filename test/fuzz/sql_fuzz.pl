@@ -240,6 +240,7 @@ for my $scope ('global-live', 'local')
 {
 	push @public,
 		[ 'SELECT * FROM fleet.search_rides(' . join(', ', ('%s') x 13) . ')', text => $scope, @filter, text => 'fare desc', int4 => 5, text => 'fail' ],
+		[ 'SELECT * FROM fleet.search_rides(%s, %s, %s, %s, %s, %s, %s, %s, max_rows => %s)', text => $scope, @filter[0 .. 13], int4 => 5 ],
 		[ 'SELECT * FROM fleet.search_rides(%s, near => %s, within_m => %s, order_by => %s, max_rows => %s, on_unavailable => %s)', text => $scope,
 			geography => 'POINT(0.5 0.5)', float8 => 1e6, text => 'requested_at', int4 => 3, text => 'partial' ],
 		[ 'SELECT * FROM fleet.search_rides(%s, near => %s, within_m => %s, order_by => %s, max_rows => %s)', text => $scope,
@@ -255,6 +256,8 @@ push @public,
 	[ 'SELECT fleet.handoff(%s, %s); SELECT ride_id, region FROM fleet.live_rides(%s)', text => 'a-3', text => 'b', condition => 'epoch > 0' ];
 my @internal = (
 	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
+	[ 'SELECT * FROM fleet.search_local_rides(' . join(', ', ('%s') x 8) . ')', @filter[0 .. 13], int4 => 5 ],
+	[ 'SELECT fleet.note_local_read(%s), fleet.last_read()', text => 'a' ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.distance_to(%s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)' ],
 	[ 'SELECT fleet.hlc_receive(%s)', 'fleet.hlc' => $stamp ],
