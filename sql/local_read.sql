@@ -15,13 +15,16 @@ INSERT INTO fleet.rides (ride_id, vehicle_id, customer_id, region, status, fare,
 		(ARRAY['anna', 'bob', 'carl'])[1 + n % 3], 'spare', (ARRAY['PENDING', 'COMPLETED', 'PENDING', 'CANCELLED'])[1 + n % 4]::fleet.ride_status, n % 7 * 5,
 		'POINT(2.5 0.5)', CASE WHEN n % 2 = 0 THEN fleet.make_point(2.5, 0.5 + n / 1000.0) END, '2024-01-01 00:00Z'::timestamptz + n / 5 * interval '1 hour'
 	FROM generate_series(1, 40) AS n;
+-- Null where what the call is replaced by is called.
 CREATE FUNCTION test.is_inlined(statement text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
 	line text;
 	found boolean := false;
 BEGIN
-	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || statement LOOP
-		IF line ~ 'Function Scan on (fleet\.)?search|ProjectSet' THEN
+	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF, VERBOSE) ' || statement LOOP
+		IF line ~ 'search_local_rides\(' THEN
+			RETURN NULL;
+		ELSIF line ~ 'fleet.search_rides\(' THEN
 			RETURN false;
 		END IF;
 		found := found OR line ~ 'One-Time Filter: fleet.note_local_read\(''spare''::text\)';
@@ -159,14 +162,20 @@ RESET ROLE;
 EXECUTE newest;
 DROP POLICY own ON fleet.rides;
 ALTER TABLE fleet.rides DISABLE ROW LEVEL SECURITY;
+CREATE FUNCTION test.two() RETURNS SETOF fleet.rides STABLE LANGUAGE sql AS 'SELECT * FROM fleet.search_rides(''local'', max_rows => 2)';
+PREPARE two AS SELECT ride_id FROM test.two();
 SET ROLE fleet_local_reader;
 EXECUTE newest;
+EXECUTE two;
+SELECT test.is_inlined('EXECUTE two');
 RESET ROLE;
 REVOKE EXECUTE ON FUNCTION fleet.search_rides FROM PUBLIC;
 SET ROLE fleet_local_reader;
 EXECUTE newest;
+EXECUTE two;
 SELECT test.is_inlined($$SELECT * FROM fleet.search_rides('local')$$);
 RESET ROLE;
+DROP FUNCTION test.two;
 GRANT EXECUTE ON FUNCTION fleet.search_rides TO PUBLIC;
 REVOKE SELECT ON fleet.rides FROM fleet_local_reader, fleet_local_blind;
 REVOKE SELECT (ride_id, region) ON fleet.rides FROM fleet_local_blind;
