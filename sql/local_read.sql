@@ -5,7 +5,8 @@
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
 \c fleet_n
-SELECT fleet.add_region('spare', test.box(2, 0, 3, 1), test.conninfo('fleet_spare'));
+SET client_min_messages = warning;
+SELECT fleet.add_region('spare', test.box(2, 0, 3, 1), test.conninfo('fleet_spare')) > 0 AS added;
 SELECT test.settle();
 \c fleet_spare
 \set VERBOSITY terse
@@ -208,16 +209,16 @@ ROLLBACK;
 EXECUTE newest;
 DELETE FROM fleet.rides WHERE region = 'spare';
 EXECUTE newest;
-SELECT fleet.remove_region('spare');
+SELECT fleet.remove_region('spare') > 0 AS removed;
 EXECUTE newest;
 SELECT test.is_inlined('EXECUTE newest');
-SELECT fleet.add_region('other', test.box(2, 0, 3, 1), test.conninfo('fleet_spare'));
+SELECT fleet.add_region('other', test.box(2, 0, 3, 1), test.conninfo('fleet_spare')) > 0 AS added;
 SELECT fleet.request_ride('LR-O1', 'anna', 2.5, 0.5);
 SELECT ride_id FROM fleet.search_rides('local', region => 'other');
 EXECUTE newest;
 SELECT asked FROM fleet.last_read();
 DELETE FROM fleet.rides WHERE region = 'other';
-SELECT fleet.remove_region('other');
+SELECT fleet.remove_region('other') > 0 AS removed;
 EXECUTE newest;
 DEALLOCATE ALL;
 DROP FUNCTION test.is_inlined, test.answer, test.scope;
