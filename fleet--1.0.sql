@@ -1931,8 +1931,9 @@ BEGIN
 			EXECUTE format('CREATE UNIQUE INDEX ON fleet.%I (vehicle_id) WHERE status < ''COMPLETED''', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I (vehicle_id, requested_at)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I (customer_id, requested_at)', part);
-			EXECUTE format('CREATE INDEX ON fleet.%I (status, requested_at)', part);
-			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at)', part);
+			-- Backwards, the newest first, ties by the id: the whole order of fleet.search_rides.
+			EXECUTE format('CREATE INDEX ON fleet.%I (status, requested_at, ride_id COLLATE "C" DESC)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at, ride_id COLLATE "C" DESC)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (current_location)', part);
 		ELSE
 			-- None on the location: each fix would have to write it anew, and the row's other indexes with it.
@@ -3766,12 +3767,43 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.distance_to(geography, text) IS 'metres from a place to another, on the sphere; an index can be read in this order';
 
+CREATE FUNCTION fleet.note_local_read(region text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'fleet_query_note_local_read'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.note_local_read(text) IS
+	'internal: true; has fleet.last_read tell of a local read that is part of a statement''s plan, and changes nothing else';
+
+-- It takes part in the caller's statement (src/query/inline.c), which forbids a search path
+-- of its own: so all names in it are qualified.  Not bound here, for columns that are added to fleet.rides.
+CREATE FUNCTION fleet.search_local_rides(region text, status fleet.ride_status, vehicle_id text, customer_id text, min_fare numeric, max_fare numeric,
+	since timestamptz, max_rows integer) RETURNS SETOF fleet.rides
+LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED
+AS $$
+	SELECT r.* FROM fleet.rides AS r
+		WHERE r.region OPERATOR(pg_catalog.=) search_local_rides.region AND fleet.note_local_read(search_local_rides.region)
+			AND (search_local_rides.status IS NULL OR r.status OPERATOR(pg_catalog.=) search_local_rides.status)
+			AND (search_local_rides.vehicle_id IS NULL OR r.vehicle_id OPERATOR(pg_catalog.=) search_local_rides.vehicle_id)
+			AND (search_local_rides.customer_id IS NULL OR r.customer_id OPERATOR(pg_catalog.=) search_local_rides.customer_id)
+			AND (search_local_rides.min_fare IS NULL OR r.fare OPERATOR(pg_catalog.>=) search_local_rides.min_fare)
+			AND (search_local_rides.max_fare IS NULL OR r.fare OPERATOR(pg_catalog.<=) search_local_rides.max_fare)
+			AND (search_local_rides.since IS NULL OR r.requested_at OPERATOR(pg_catalog.>=) search_local_rides.since)
+		ORDER BY r.requested_at DESC, r.ride_id COLLATE pg_catalog."C" LIMIT search_local_rides.max_rows
+$$;
+COMMENT ON FUNCTION fleet.search_local_rides(text, fleet.ride_status, text, text, numeric, numeric, timestamptz, integer) IS
+	'internal: what fleet.search_rides with scope local becomes in a plan';
+
+CREATE FUNCTION fleet.search_rides_support(pg_catalog.internal) RETURNS pg_catalog.internal
+	AS 'MODULE_PATHNAME', 'fleet_query_search_support'
+	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.search_rides_support(pg_catalog.internal) IS 'planner support of fleet.search_rides';
+
 CREATE FUNCTION fleet.search_rides(scope text DEFAULT 'global-live', region text DEFAULT NULL, status fleet.ride_status DEFAULT NULL,
 	vehicle_id text DEFAULT NULL, customer_id text DEFAULT NULL, min_fare numeric DEFAULT NULL, max_fare numeric DEFAULT NULL,
 	since timestamptz DEFAULT NULL, near geography DEFAULT NULL, within_m float8 DEFAULT NULL,
 	order_by text DEFAULT 'requested_at desc', max_rows integer DEFAULT 100, on_unavailable text DEFAULT 'fail') RETURNS SETOF fleet.rides
 	AS 'MODULE_PATHNAME', 'fleet_query_search_rides'
-	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SUPPORT fleet.search_rides_support;
 COMMENT ON FUNCTION fleet.search_rides(text, text, fleet.ride_status, text, text, numeric, numeric, timestamptz, geography, float8, text, integer, text) IS
 	'rides that match what is given, of this region (local), from the replica (global-fast), or of all regions, each exactly once (global-live)';
 

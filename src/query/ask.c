@@ -71,6 +71,7 @@ fleet_query_init(void)
 							&fleet_query_read_timeout, 5000, 1, 600000,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	fleet_query_sums_init();
+	fleet_query_inline_init();
 }
 
 /* The kept entry of a statement, made if there is room; else NULL. */

@@ -99,7 +99,7 @@ typedef struct FleetLastRead
 	List	   *told;			/* failed, and the caller knows it */
 	bool		summed;			/* counted by the nodes, not from rows */
 	int			reasked;		/* rides asked for once more, at their target */
-	double		latency_ms;
+	double		latency_ms;		/* -1 = not known */
 	uint64		q;				/* stamp of the reader; 0 = there was no read */
 } FleetLastRead;
 
@@ -133,6 +133,16 @@ typedef struct FleetMerge
 /* ---- search.c ---- */
 extern FleetScope fleet_query_read_scope(const char *text);
 extern bool fleet_query_read_partial(const char *text);
+
+/* ---- search.c ---- */
+extern const char *fleet_query_scope_name(FleetScope scope);
+extern Oid	fleet_query_rides_table(void);
+
+/* ---- last_read.c ---- */
+extern void fleet_query_keep_log(const FleetLastRead *log);
+
+/* ---- inline.c ---- */
+extern void fleet_query_inline_init(void);
 
 /* ---- filter.c ---- */
 extern int	fleet_query_add_value(FleetRead *read, const char *value);

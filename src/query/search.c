@@ -27,12 +27,10 @@
 #include "nodes/value.h"
 #include "portability/instr_time.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -48,13 +46,8 @@ PG_FUNCTION_INFO_V1(fleet_query_search_rides);
 PG_FUNCTION_INFO_V1(fleet_query_ride_sums);
 PG_FUNCTION_INFO_V1(fleet_query_live_rides);
 PG_FUNCTION_INFO_V1(fleet_query_get_ride);
-PG_FUNCTION_INFO_V1(fleet_query_last_read);
 
 static const char *const scope_names[] = {"local", "global-fast", "global-live"};
-
-/* Of this session's last read; lists in their own context. */
-static FleetLastRead last_read;
-static MemoryContext last_context = NULL;
 
 /* ---------- what is asked for ---------- */
 
@@ -96,8 +89,15 @@ argument(FunctionCallInfo fcinfo, int n)
 	return OidOutputFunctionCall(output, PG_GETARG_DATUM(n));
 }
 
-static Oid
-rides_table(void)
+const char *
+fleet_query_scope_name(FleetScope scope)
+{
+	return scope_names[scope];
+}
+
+/* fleet.rides, which the caller has rights on. */
+Oid
+fleet_query_rides_table(void)
 {
 	return get_relname_relid("rides", get_namespace_oid("fleet", false));
 }
@@ -105,7 +105,7 @@ rides_table(void)
 static void
 check_rights(const FleetRead *read)
 {
-	Oid			relid = rides_table();
+	Oid			relid = fleet_query_rides_table();
 	AclResult	result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
 
 	if (result != ACLCHECK_OK)
@@ -379,39 +379,7 @@ return_local(FleetRead *read, uint64 q, ReturnSetInfo *result)
 	receiver->rDestroy(receiver);
 }
 
-/* ---------- the last read ---------- */
-
-static List *
-keep_names(const List *names)
-{
-	List	   *kept = NIL;
-	ListCell   *cell;
-
-	foreach(cell, names)
-		kept = lappend(kept, pstrdup(lfirst(cell)));
-	return kept;
-}
-
-static void
-keep_log(const FleetLastRead *log, instr_time started)
-{
-	MemoryContext old;
-	instr_time	ended;
-
-	if (last_context == NULL)
-		last_context = AllocSetContextCreate(TopMemoryContext, "fleet last read",
-											 ALLOCSET_SMALL_SIZES);
-	last_read = *log;
-	last_read.asked = last_read.failed = last_read.told = NIL;
-	MemoryContextReset(last_context);
-	old = MemoryContextSwitchTo(last_context);
-	last_read.asked = keep_names(log->asked);
-	last_read.failed = keep_names(log->failed);
-	MemoryContextSwitchTo(old);
-	INSTR_TIME_SET_CURRENT(ended);
-	INSTR_TIME_SUBTRACT(ended, started);
-	last_read.latency_ms = INSTR_TIME_GET_MILLISEC(ended);
-}
+/* ---------- reading ---------- */
 
 /* What other nodes have a part in, as records. */
 static List *
@@ -431,6 +399,7 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	FleetLastRead log = {.scope = read->scope};
 	instr_time	started;
+	instr_time	ended;
 
 	INSTR_TIME_SET_CURRENT(started);
 	log.q = fleet_clock_now();
@@ -447,7 +416,10 @@ run_read(FleetRead *read, FunctionCallInfo fcinfo)
 	}
 	PG_FINALLY();
 	{
-		keep_log(&log, started);
+		INSTR_TIME_SET_CURRENT(ended);
+		INSTR_TIME_SUBTRACT(ended, started);
+		log.latency_ms = INSTR_TIME_GET_MILLISEC(ended);
+		fleet_query_keep_log(&log);
 	}
 	PG_END_TRY();
 	if (read->nest != 0)
@@ -502,7 +474,7 @@ fleet_query_live_rides(PG_FUNCTION_ARGS)
 				 errhint("'true' is every ride.")));
 	init_read(&read, fcinfo, argument(fcinfo, 1), argument(fcinfo, 4));
 	/* The names in it are the caller's. */
-	fleet_query_add_condition(&read, argument(fcinfo, 0), rides_table());
+	fleet_query_add_condition(&read, argument(fcinfo, 0), fleet_query_rides_table());
 	begin_read(&read);
 	fleet_query_set_order(&read, argument(fcinfo, 2));
 	set_limit(&read, fcinfo, 3);
@@ -524,38 +496,4 @@ fleet_query_get_ride(PG_FUNCTION_ARGS)
 	read.by_id = true;
 	run_read(&read, fcinfo);
 	return (Datum) 0;
-}
-
-static Datum
-names_array(const List *names)
-{
-	Datum	   *elems = palloc(sizeof(Datum) * Max(list_length(names), 1));
-	ListCell   *cell;
-
-	foreach(cell, names)
-		elems[foreach_current_index(cell)] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(elems, list_length(names), TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
-/* fleet.last_read(): nulls where this session has read nothing yet. */
-Datum
-fleet_query_last_read(PG_FUNCTION_ARGS)
-{
-	Datum		values[7];
-	bool		nulls[7] = {false};
-	TupleDesc	desc;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "fleet.last_read is declared with another type");
-	if (last_read.q == 0)
-		memset(nulls, true, sizeof(nulls));
-	values[0] = CStringGetTextDatum(scope_names[last_read.scope]);
-	values[1] = names_array(last_read.asked);
-	values[2] = names_array(last_read.failed);
-	values[3] = Int32GetDatum(last_read.reasked);
-	values[4] = Float8GetDatum(last_read.latency_ms);
-	values[5] = FleetClockStampGetDatum(last_read.q);
-	values[6] = BoolGetDatum(last_read.summed);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

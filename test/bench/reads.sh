@@ -1,5 +1,5 @@
 #!/bin/bash
-# fleet: how fast reads of rides are, beside plain SQL.
+# fleet: how fast reads of rides are, beside plain SQL, and calls from another node.
 # Copyright (c) 2026, the fleet authors
 # shellcheck source-path=SCRIPTDIR
 #
@@ -21,6 +21,9 @@
 #        all     how many rides there are
 #        rows    the same, counted from rows and not by sums that the regions make
 #        moving  top10 while 100 rides a second are handed off
+#        forwarded  no read: fleet.update_ride of a ride of another region, made there in two
+#                phases (scope forward), or refused with that region's name (scope redirect);
+#                the floor is the same call of a ride of the own region
 #
 #   BENCH_SECONDS=      how long each run takes              (5)
 #   BENCH_ROWS=         rides of each region                 (100000)
@@ -57,6 +60,14 @@ BEGIN
     PERFORM fleet.handoff('0-' || 1 + floor(random() * 200)::integer,
         (SELECT name FROM fleet.map_regions ORDER BY random() LIMIT 1));
 EXCEPTION WHEN OTHERS THEN
+    NULL;
+END $$;
+-- A call that is to be made elsewhere, as a client that is redirected sees it.
+CREATE FUNCTION bench.redirected(ride text) RETURNS void LANGUAGE plpgsql SET fleet.routing = redirect AS $$
+BEGIN
+    PERFORM fleet.update_ride(ride, '{"fare": 5}');
+    RAISE EXCEPTION 'ride % was not elsewhere', ride;
+EXCEPTION WHEN SQLSTATE 'RF027' THEN
     NULL;
 END $$;
 SQL
@@ -115,6 +126,15 @@ compare()
         "ratio=$(awk -v a="$per_s" -v b="$floor_per_s" 'BEGIN { printf "%.2f", a / b }')"
 }
 
+# Of rides at random: few calls wait for each other.
+forwarded_cases()
+{
+    local any="\\set n random(1, $ROWS)"$'\n'
+    local own="$any SELECT fleet.update_ride('0-' || :n, '{\"fare\": 5}')"
+    compare forwarded forward "$any SELECT fleet.update_ride('1-' || :n, '{\"fare\": 5}')" "$own"
+    compare forwarded redirect "$any SELECT bench.redirected('1-' || :n)" "$own"
+}
+
 all_cases()
 {
     local newest='ORDER BY requested_at DESC LIMIT 10'
@@ -134,6 +154,7 @@ all_cases()
     compare all global-live 'SELECT fleet.count_rides()' 'SELECT count(*) FROM fleet.rides'
     compare rows global-live "SET fleet.sum_threshold = 1000000; SET fleet.read_timeout = 60000; SELECT fleet.count_rides();" \
         'SELECT count(*) FROM fleet.rides'
+    forwarded_cases
     is_wanted moving || return 0
     echo 'SELECT bench.move()' >"$WORK/move.sql"
     bench "$PORT" move -T 1000000 -c 2 -R 100 >/dev/null 2>&1 &

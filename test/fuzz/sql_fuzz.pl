@@ -260,6 +260,7 @@ for my $scope ('global-live', 'local')
 {
 	push @public,
 		[ 'SELECT * FROM fleet.search_rides(' . join(', ', ('%s') x 13) . ')', text => $scope, @filter, text => 'fare desc', int4 => 5, text => 'fail' ],
+		[ 'SELECT * FROM fleet.search_rides(%s, %s, %s, %s, %s, %s, %s, %s, max_rows => %s)', text => $scope, @filter[0 .. 13], int4 => 5 ],
 		[ 'SELECT * FROM fleet.search_rides(%s, near => %s, within_m => %s, order_by => %s, max_rows => %s, on_unavailable => %s)', text => $scope,
 			geography => 'POINT(0.5 0.5)', float8 => 1e6, text => 'requested_at', int4 => 3, text => 'partial' ],
 		[ 'SELECT * FROM fleet.search_rides(%s, near => %s, within_m => %s, order_by => %s, max_rows => %s)', text => $scope,
@@ -290,6 +291,8 @@ my @internal = (
 	[ 'SELECT fleet.vehicle_place(%s)', text => 'car-a-1' ],
 	[ 'SELECT fleet.live_index_state()' ],
 	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
+	[ 'SELECT * FROM fleet.search_local_rides(' . join(', ', ('%s') x 8) . ')', @filter[0 .. 13], int4 => 5 ],
+	[ 'SELECT fleet.note_local_read(%s), fleet.last_read()', text => 'a' ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.distance_to(%s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)' ],
 	[ 'SELECT fleet.hlc_receive(%s)', 'fleet.hlc' => $stamp ],
@@ -604,7 +607,7 @@ my @forgotten = grep { !$called{$_} } map { $_->[0] } $c->rows('a', <<'SQL');
 SELECT DISTINCT p.proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
 WHERE p.pronamespace = 'fleet'::regnamespace AND p.pronargs > 0 AND p.prokind = 'f' AND l.lanname <> 'internal'
 	AND p.proname NOT IN ('hlc_in', 'hlc_out', 'hlc_recv', 'hlc_send', 'hlc_from_bigint')
-	AND p.proname NOT IN ('quadkey_in', 'quadkey_out', 'quadkey_recv', 'quadkey_send', 'quadkey_from_bigint', 'quadkey_contains_support', 'quadkey_contained_support')
+	AND p.proname NOT IN ('quadkey_in', 'quadkey_out', 'quadkey_recv', 'quadkey_send', 'quadkey_from_bigint', 'quadkey_contains_support', 'quadkey_contained_support', 'search_rides_support')
 SQL
 is("@forgotten", '', 'every function is called');
 

@@ -133,7 +133,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('digest_add'), ('digest_combine'), ('no_rows'), ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
-		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
+		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('note_local_read'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'), ('search_local_rides'), ('search_rides_support'),
 		('slot_name'), ('with_result'), ('as_nearby'), ('covers'), ('search_within'), ('to_place'), ('vehicle_place'), ('within_here'), ('as_fence_area'), ('fence_area_problem'), ('fence_place_problem'), ('flat_place')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'),
@@ -151,7 +151,8 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language 
 	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname IN ('plpgsql') AND p.prokind <> 'p'
 	AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)$$, 'as has every function in PL/pgSQL');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
-	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname = 'sql' AND p.prosqlbody IS NULL$$, 'functions in SQL are bound when they are made');
+	WHERE p.pronamespace = 'fleet'::regnamespace AND l.lanname = 'sql' AND p.prosqlbody IS NULL
+	AND p.proname <> 'search_local_rides'$$, 'functions in SQL are bound when they are made, but one, which has the columns that fleet.rides has by then');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND p.proleakproof
 	AND p.proname !~ '^(hlc|quadkey)_(eq|ne|lt|le|gt|ge|cmp)$'$$, 'only comparisons are leakproof');
 
@@ -252,8 +253,9 @@ SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name 
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
 		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
 		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit'),
-		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention')$$, 'no other settings');
+		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention'), ('fleet.inline_local_reads')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
+SELECT is((SELECT boot_val || ' ' || context FROM pg_settings WHERE name = 'fleet.inline_local_reads'), 'on user', 'local reads are part of their statement by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
 SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
