@@ -8,7 +8,8 @@
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
  *	3. The crossing rule (crossing.h) says what it means for the region.
- *	4. The row, and the place of the vehicle's open ride, are updated.
+ *	4. The row, and the place of the vehicle's open ride, are updated, and the fix
+ *	   goes into the history (history.h).
  *	5. Where the vehicle has crossed, it is handed off with its open ride, in
  *	   the same transaction.
  *
@@ -34,6 +35,7 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -43,6 +45,7 @@
 #include "handoff/handoff.h"
 #include "region/locate.h"
 #include "track/crossing.h"
+#include "track/history.h"
 #include "track/limit.h"
 #include "track/track.h"
 
@@ -90,7 +93,7 @@ static FleetPlan update_plan = {
 };
 static FleetPlan ride_plan = {
 	"UPDATE fleet.rides SET current_location = fleet.make_point($2, $3)"
-	" WHERE region = '%s' AND vehicle_id = $1 AND status < 'COMPLETED'",
+	" WHERE region = '%s' AND vehicle_id = $1 AND status < 'COMPLETED' RETURNING ride_id",
 	3, {TEXTOID, FLOAT8OID, FLOAT8OID}
 };
 
@@ -121,6 +124,7 @@ fleet_track_init(void)
 							 "Raise it for aircraft and fast trains; 0 turns it off.",
 							 &max_speed, 60.0, 0.0, 10000.0,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	fleet_track_history_init();
 	fleet_track_limit_init();
 	fleet_track_pace_init();
 }
@@ -276,12 +280,32 @@ read_arguments(FunctionCallInfo fcinfo, Datum *values, char *nulls)
 			DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS))));
 }
 
-/* Write the fix into the vehicle's row and its open ride's. */
+/* Write the fix into the history. */
+static void
+keep_fix(FunctionCallInfo fcinfo, const Vehicle *vehicle, const char *ride_id)
+{
+	FleetHistory *history = fleet_track_history_begin();
+	FleetFix	fix = {.vehicle = vehicle->id};
+
+	fix.lon = PG_GETARG_FLOAT8(ARG_LON);
+	fix.lat = PG_GETARG_FLOAT8(ARG_LAT);
+	fix.at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
+	for (int i = 0; i < FLEET_FIX_MEASURES; i++)
+		fix.measured[i] = PG_ARGISNULL(ARG_SPEED + i) ? get_float8_nan() :
+			PG_GETARG_FLOAT8(ARG_SPEED + i);
+	if (!PG_ARGISNULL(ARG_STATUS))
+		fix.status = DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(ARG_STATUS)));
+	fleet_track_history_add(history, &fix, ride_id, vehicle->epoch);
+	fleet_track_history_end(history);
+}
+
+/* Write the fix into the vehicle's row and its open ride's, and keep it. */
 static void
 store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
 {
 	Datum		values[12];
 	char		nulls[13] = "            ";
+	char	   *ride_id = NULL;
 
 	read_arguments(fcinfo, values, nulls);
 	nulls[10] = nulls[11] = vehicle->outside == NULL ? 'n' : ' ';
@@ -291,7 +315,9 @@ store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicl
 		values[11] = TimestampTzGetDatum(vehicle->outside_since);
 	}
 	fleet_base_plan_execute(&update_plan, own->name, values, nulls);
-	fleet_base_plan_execute(&ride_plan, own->name, values, NULL);
+	if (fleet_base_plan_execute(&ride_plan, own->name, values, NULL) > 0)
+		ride_id = fleet_base_plan_text(0, 1);
+	keep_fix(fcinfo, vehicle, ride_id);
 }
 
 static Datum
