@@ -12,6 +12,7 @@
 #   make bench-geo        the geofence test beside PostGIS
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
+#   make bench-history    the history of fixes alone, ROWS=2000000
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
 #   make bench-replica    the global replica beside native replication, SECONDS=20
 #
@@ -58,7 +59,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-geo bench-handoff bench-history bench-reads bench-replica coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -133,6 +134,9 @@ bench-decode:
 
 bench-handoff:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/handoff.sh
+
+bench-history:
+	+@BENCH_ROWS='$(ROWS)' test/bench/history.sh
 
 bench-reads:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_ROWS='$(ROWS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/reads.sh

@@ -27,6 +27,12 @@ INSERT INTO contract VALUES
 	('report_fix', 'vehicle_id text, lon double precision, lat double precision, at timestamp with time zone, speed_kmh double precision,'
 		' heading double precision, accuracy_m double precision, battery_pct double precision, altitude_m double precision,'
 		' status fleet.vehicle_status', 'fleet.fix_result', 'v', false, true, true),
+	('ride_path', 'ride_id text', 'public.geometry', 'v', true, true, true),
+	('vehicle_path', 'vehicle_id text, since timestamp with time zone, until timestamp with time zone', 'public.geometry', 'v', true, true, true),
+	('path_fixes', 'kind text, key text, since timestamp with time zone, until timestamp with time zone',
+		'TABLE(at timestamp with time zone, lon double precision, lat double precision)', 'v', false, true, true),
+	('make_history_partitions', 'days integer', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
+	('drop_old_history', '', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
 	('rate_limit', 'bucket text, key text, max integer, per interval', 'boolean', 'v', false, false, false),
 	('require_rate', 'bucket text, key text, max integer, per interval', 'void', 'v', false, false, false),
 	('limit_counters', 'OUT limiter text, OUT entries bigint, OUT in_use bigint, OUT allowed bigint, OUT refused bigint, OUT evicted bigint', 'SETOF record', 'v', true, false, false),
@@ -93,7 +99,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('channel'), ('distance_m'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
-		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
+		('await_outcome'), ('has_departed'), ('history_slots'), ('path_of'), ('is_place'), ('is_repeated'), ('known_result'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'),
 		('slot_name'), ('with_result')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_map'), ('arrive'), ('branch_applied'), ('branch_evidence'), ('copy_row'), ('copy_rows'), ('depart'), ('follow_map'), ('forget_replica'), ('hlc_receive'),
@@ -115,7 +121,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7),
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('path_fixes', 2), ('make_history_partitions', 1),
 		('create_change_stream', 1), ('consume', 2), ('retry_dead_letters', 2),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1)) AS v(name, n)
 		JOIN pg_proc ON proname = name AND pronamespace = 'fleet'::regnamespace;
@@ -123,7 +129,7 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
-		('dead_letters'), ('consumers')$$, 'tables');
+		('dead_letters'), ('consumers'), ('fix_history')$$, 'tables');
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('in_doubt'), ('limits'), ('peers'), ('regions'), ('replica_status')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
