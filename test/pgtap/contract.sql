@@ -164,7 +164,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fix_history_default')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -177,7 +177,7 @@ SELECT results_eq($$SELECT c.relname::text, count(*) FROM pg_attribute AS a JOIN
 -- Settings: default, range, unit, who may set them.  Two more are in test builds only.
 SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype FROM pg_settings WHERE name IN (
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
-		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries')$$,
+		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.history_retention')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -191,12 +191,13 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer'),
 		('fleet.fix_min_interval', '0', '0', '86400000', 'ms', 'superuser', 'integer'),
+		('fleet.history_retention', '10080', '0', '52560000', 'min', 'sighup', 'integer'),
 		('fleet.limit_entries', '65536', '13', '16777216', NULL, 'postmaster', 'integer'),
 		('fleet.sum_threshold', '1000', '0', '1000000', NULL, 'user', 'integer')$$, 'settings');
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_min_interval'), ('fleet.limit_entries')$$, 'no other settings');
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_min_interval'), ('fleet.history_retention'), ('fleet.limit_entries')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
 	'each says what it is and when to change it');
@@ -226,7 +227,7 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, what has departed, and what was decided');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT'), ('fix_history', 'SELECT')$$, 'fleet_node reads the own region''s rides, vehicles and fixes, what has departed, and what was decided');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
 	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
