@@ -18,7 +18,13 @@
 #        single      one fix, one transaction
 #        bare        the floor, no index
 #        indexed     the floor, with the indexes of the history
-#        path        a vehicle's path of an hour and a ride's, ms each
+#        btree       the floor, with btrees on (vehicle, time) and on the ride instead
+#        brin        the floor, with BRIN on the time alone
+#
+# Then, in milliseconds: the path of a vehicle of an hour and of a ride in fixes of the
+# same hour, and the same vehicle's fixes of an hour by BRIN alone, and by btree:
+#
+#   bench.history path=vehicle|ride|brin|btree ms=..
 #
 # Commits are asynchronous: it is the writing that is measured, not the disk's flush.
 #
@@ -58,6 +64,27 @@ CREATE FUNCTION cpu_us() RETURNS float8 LANGUAGE sql AS $$
 $$;
 CREATE TABLE bare (LIKE fleet.fix_history);
 CREATE TABLE indexed (LIKE fleet.fix_history INCLUDING INDEXES);
+CREATE TABLE btree (LIKE fleet.fix_history);
+CREATE INDEX ON btree (vehicle_id, at);
+CREATE INDEX ON btree (ride_id) WHERE ride_id IS NOT NULL;
+CREATE TABLE brin (LIKE fleet.fix_history);
+CREATE INDEX ON brin USING brin (at);
+CREATE FUNCTION first() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT date_trunc('day', now(), 'UTC')$$;
+-- The median of a few runs of a query, after one that does not count.
+CREATE PROCEDURE path(name text, query text) LANGUAGE plpgsql AS $$
+DECLARE
+    start timestamptz;
+    ms float8[];
+BEGIN
+    FOR i IN 0 .. 9 LOOP
+        start := clock_timestamp();
+        EXECUTE query;
+        IF i > 0 THEN
+            ms := ms || extract(epoch FROM clock_timestamp() - start)::float8 * 1000;
+        END IF;
+    END LOOP;
+    RAISE WARNING 'bench.history path=% ms=%', name, (SELECT round(percentile_cont(0.5) WITHIN GROUP (ORDER BY m)::numeric, 2) FROM unnest(ms) AS m);
+END $$;
 -- Runs a statement of $1 = first number and $2 = fixes a time; the day is today.
 CREATE PROCEDURE run(name text, part regclass, total integer, each integer, statement text) LANGUAGE plpgsql AS $$
 DECLARE
@@ -89,15 +116,16 @@ all_cases()
     lone_sql -v part="$part" -v rows="$ROWS" -v select="$rows" <<'SQL' 2>&1 | sed 's/.*WARNING:  //'
 CALL run('bare', 'bare', :rows, 1000, 'INSERT INTO bare ' || :'select');
 CALL run('indexed', 'indexed', :rows, 1000, 'INSERT INTO indexed ' || :'select');
-CALL run('arrays', :'part', :rows, 1000, $$SELECT add($1, $2, 156000, date_trunc('day', now(), 'UTC'), 500)$$);
-VACUUM ANALYZE fleet.fix_history;
-\timing on
-SELECT ST_NPoints(fleet.vehicle_path('cab-007919', date_trunc('day', now(), 'UTC'), date_trunc('day', now(), 'UTC') + interval '1 hour'));
-SELECT ST_NPoints(fleet.vehicle_path('cab-007920', date_trunc('day', now(), 'UTC'), date_trunc('day', now(), 'UTC') + interval '1 hour'));
-SELECT ST_NPoints(fleet.ride_path('ride-00007922'));
-\timing off
+CALL run('btree', 'btree', :rows, 1000, 'INSERT INTO btree ' || :'select');
+CALL run('brin', 'brin', :rows, 1000, 'INSERT INTO brin ' || :'select');
+CALL run('arrays', :'part', :rows, 1000, $$SELECT add($1, $2, 156000, first(), 500)$$);
+VACUUM ANALYZE;
+CALL path('vehicle', $$SELECT fleet.vehicle_path('cab-007919', first(), first() + interval '1 hour')$$);
+CALL path('ride', $$SELECT fleet.ride_path('ride-00007922')$$);
+CALL path('brin', $$SELECT at, lon_e7, lat_e7 FROM brin WHERE vehicle_id = 'cab-007919' AND at >= first() AND at < first() + interval '1 hour'$$);
+CALL path('btree', $$SELECT at, lon_e7, lat_e7 FROM btree WHERE vehicle_id = 'cab-007919' AND at >= first() AND at < first() + interval '1 hour'$$);
 TRUNCATE fleet.fix_history;
-CALL run('single', :'part', :rows / 100, 1, $$SELECT add($1, $2, 156000, date_trunc('day', now(), 'UTC'), 500)$$);
+CALL run('single', :'part', :rows / 100, 1, $$SELECT add($1, $2, 156000, first(), 500)$$);
 SQL
 }
 
