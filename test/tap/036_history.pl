@@ -42,7 +42,7 @@ for my $n (0 .. 59)
 {
 	my ($lon, $lat) = (sprintf('%.7f', 0.4 + $n * 0.0400123), sprintf('%.7f', 0.5 + sin($n) / 10));
 	my $on = ('a', 'b', 'c')[ $n % 3 ];    # whichever node is called
-	my $outcome = $c->sql($on, "SELECT outcome FROM fleet.report_fix('car', $lon, $lat, " . moment(0, $n) . ' + 0.25 * interval \'1 s\')');
+	my $outcome = $c->sql($on, "SELECT outcome FROM fleet.report_fix('car', $lon, $lat, " . moment(-1, $n) . ' + 0.25 * interval \'1 s\')');
 	push @reported, [ $lon + 0, $lat + 0 ] if $outcome =~ /accepted|moved/;
 }
 is(scalar(@reported), 60, 'sixty fixes through three regions, reported on any node');
@@ -53,9 +53,9 @@ for my $node ($c->names)
 {
 	is($c->sql($node, "SELECT replace(replace(ST_AsText(ST_Force2D(fleet.ride_path('ride')), 7), 'LINESTRING(', ''), ')', '')"), $path, "asked on $node it is whole, in order");
 }
-is($c->sql('b', "SELECT count(*), bool_and(ST_M(geom) = extract(epoch FROM " . moment(0, 0) . ") + path[1] - 1 + 0.25) FROM ST_DumpPoints(fleet.ride_path('ride'))"), '60|t', 'with the times');
-is($c->sql('b', "SELECT fleet.vehicle_path('car', now() - interval '2 days', now() + interval '1 day') = fleet.ride_path('ride')"), 't', 'the same as that of its vehicle');
-is($c->sql('b', "BEGIN; SELECT count(*) FROM fleet.report_fix('car', 2.5, 0.5, " . moment(0, 60) . ") AS r; SELECT ST_NPoints(fleet.ride_path('ride')); ROLLBACK"),
+is($c->sql('b', "SELECT count(*), bool_and(ST_M(geom) = extract(epoch FROM " . moment(-1, 0) . ") + path[1] - 1 + 0.25) FROM ST_DumpPoints(fleet.ride_path('ride'))"), '60|t', 'with the times');
+is($c->sql('b', "SELECT fleet.vehicle_path('car', now() - interval '3 days', now() + interval '1 day') = fleet.ride_path('ride')"), 't', 'the same as that of its vehicle');
+is($c->sql('b', "BEGIN; SELECT count(*) FROM fleet.report_fix('car', 2.5, 0.5, " . moment(-1, 60) . ") AS r; SELECT ST_NPoints(fleet.ride_path('ride')); ROLLBACK"),
 	"1\n61", 'a transaction sees its own fix, though another node has it');
 is($c->sql('a', "SELECT ST_NPoints(fleet.ride_path('ride'))"), 60, 'which is undone with it');
 
@@ -71,15 +71,15 @@ $c->wait_until(sub { $c->ask('a', "SELECT fleet.ride_path('ride')")->{ok} }, 'it
 # ---- a crash: the history and the vehicle's row agree
 
 $c->sql('a', "SELECT fleet.register_vehicle('crash-$_', $place)") for 1 .. 2;
-my @writers = map { $c->start_sql('a', fixes_sql("crash-$_", 'a', 0, 3000)) } 1 .. 2;
+my @writers = map { $c->start_sql('a', fixes_sql("crash-$_", 'a', -1, 3000)) } 1 .. 2;
 $c->wait_until(sub { $c->sql('a', "SELECT count(*) > 300 FROM fleet.fix_history WHERE vehicle_id LIKE 'crash-%'") eq 't' }, 'fixes come');
 $c->kill9('a');
 $_->finish for @writers;
 $c->start('a');
 is($c->sql('a', "SELECT count(*) FROM fleet.local_vehicles AS v WHERE vehicle_id LIKE 'crash-%' AND v.fix_at = (SELECT max(at) FROM fleet.fix_history AS h WHERE h.vehicle_id = v.vehicle_id)"
-	. " AND (SELECT count(*) FROM fleet.fix_history AS h WHERE h.vehicle_id = v.vehicle_id) = extract(epoch FROM v.fix_at - date_trunc('day', now(), 'UTC'))"),
+	. " AND (SELECT count(*) FROM fleet.fix_history AS h WHERE h.vehicle_id = v.vehicle_id) = extract(epoch FROM v.fix_at - " . moment(-1, 0) . ')'),
 	2, 'after a crash each vehicle has all of its fixes and no other');
-is($c->sql('a', "SELECT ST_NPoints(fleet.vehicle_path('crash-1', now() - interval '2 days', now() + interval '1 day')) = (SELECT count(*) FROM fleet.fix_history WHERE vehicle_id = 'crash-1')"), 't', 'and the indexes know them');
+is($c->sql('a', "SELECT ST_NPoints(fleet.vehicle_path('crash-1', now() - interval '3 days', now() + interval '1 day')) = (SELECT count(*) FROM fleet.fix_history WHERE vehicle_id = 'crash-1')"), 't', 'and the indexes know them');
 
 # ---- partitions are made and dropped while fixes come
 
@@ -118,7 +118,7 @@ is(count_fixes('a', 'held-1') . ' ' . count_fixes('a', 'held-2'), '1|1 2|2', 'wi
 
 my $table = $c->start_sql('a', 'BEGIN; LOCK TABLE fleet.fix_history IN SHARE UPDATE EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT');
 $c->wait_until(sub { $c->sql('a', "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") }, 'somebody holds the table', 10);
-is($c->sql('a', "SELECT outcome FROM fleet.report_fix('held-1', $place, " . moment(0, 1) . ')'), 'accepted', 'a fix does not wait for it');
+is($c->sql('a', "SELECT outcome FROM fleet.report_fix('held-1', $place, " . moment(-1, 1) . ')'), 'accepted', 'a fix does not wait for it');
 is($c->sql('a', 'SELECT outcome FROM fleet.make_history_partitions(8)'), 'busy', 'a new partition does, for a moment');
 $table->finish;
 my $reader = $c->start_sql('a', "BEGIN; SELECT count(*) FROM fleet.$part; SELECT pg_sleep(3); COMMIT");
