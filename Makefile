@@ -14,6 +14,7 @@
 #   make bench-drift      whole tables compared, ROWS=1000000
 #   make bench-decode     the change stream beside test_decoding, ROWS=500000
 #   make bench-handoff    the handoff beside the same by hand, SECONDS=15 CLIENTS=8
+#   make bench-history    the history of fixes alone, ROWS=2000000
 #   make bench-reads      reads over all regions beside plain SQL, SECONDS=5 ROWS=100000 CLIENTS=8
 #   make bench-ingest     position reports beside a plain upsert, SECONDS=5 VEHICLES=156000 CLIENTS=8
 #   make bench-nearest    the nearest vehicles beside PostGIS, SECONDS=5 CLIENTS=8
@@ -63,7 +64,7 @@ override with_llvm = no
 SUITES = unit regress isolation pgtap tap ubsan fuzz data check
 
 .DEFAULT_GOAL = all
-.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-fence bench-geo bench-handoff bench-ingest bench-nearest bench-reads bench-replica bench-snapshot coverage fuzz chaos test $(addprefix test-,$(SUITES))
+.PHONY: FORCE demo crash-matrix bench-decode bench-drift bench-fence bench-geo bench-handoff bench-history bench-ingest bench-nearest bench-reads bench-replica bench-snapshot coverage fuzz chaos test $(addprefix test-,$(SUITES))
 
 PGXS := $(if $(PG_CONFIG),$(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 
@@ -150,6 +151,9 @@ bench-ingest:
 
 bench-nearest:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/nearest.sh
+
+bench-history:
+	+@BENCH_ROWS='$(ROWS)' test/bench/history.sh
 
 bench-reads:
 	+@BENCH_SECONDS='$(SECONDS)' BENCH_ROWS='$(ROWS)' BENCH_CLIENTS='$(CLIENTS)' test/bench/reads.sh

@@ -17,7 +17,7 @@
 --   replica   replicas of all regions, fed by logical replication
 --   notify    changes told by NOTIFY, to who listens
 --   query     reads of rides and vehicles over many regions
---   track     position reports, limits, events of fences
+--   track     position reports, limits, events of fences, the history of fixes
 --   decode    the change stream
 --   drift     snapshots of a region
 --   jobs      what runs by itself, with pg_cron
@@ -791,6 +791,7 @@ BEGIN
 			USING ERRCODE = 'duplicate_object', DETAIL = 'The identity of a node is fixed once.';
 	END;
 	PERFORM fleet.map_changed(), fleet.worker_wanted();
+	PERFORM fleet.make_history_partitions();
 END
 $$;
 COMMENT ON FUNCTION fleet.init_node(text) IS 'gives this database its identity, once';
@@ -4008,7 +4009,7 @@ COMMENT ON FUNCTION fleet.last_read() IS
 	'this session''s last read of rides: scope, who was asked, who could not answer, rides asked for once more at their target, time taken, stamp, and whether others made the sums';
 
 -- ---------------------------------------------------------------------------
--- track: position reports, limits, events of fences
+-- track: position reports, limits, events of fences, the history of fixes
 -- ---------------------------------------------------------------------------
 
 CREATE TYPE fleet.fix_result AS (outcome text, region text, epoch bigint);
@@ -4204,6 +4205,205 @@ END
 $$;
 COMMENT ON FUNCTION fleet.within(text) IS
 	'the vehicles and open rides that are in a region; or in a fence, of those of this node''s region, on a replica of all';
+
+-- ---- the history of fixes
+
+CREATE TABLE fleet.fix_history (
+	at timestamptz NOT NULL,
+	epoch integer NOT NULL,
+	lon_e7 integer NOT NULL,
+	lat_e7 integer NOT NULL,
+	speed_kmh real,
+	heading real,
+	accuracy_m real,
+	status fleet.vehicle_status,
+	slot integer NOT NULL,
+	vehicle_id text COLLATE "C" NOT NULL,
+	ride_id text COLLATE "C"
+) PARTITION BY RANGE (at);
+CREATE TABLE fleet.fix_history_default PARTITION OF fleet.fix_history DEFAULT;
+CREATE INDEX fix_history_slot ON fleet.fix_history USING hash (slot);
+CREATE INDEX fix_history_ride ON fleet.fix_history USING hash (ride_id) WHERE ride_id IS NOT NULL;
+COMMENT ON TABLE fleet.fix_history IS
+	'the fixes that this node has accepted, a partition for each day (UTC); written with the fix, by no one else, kept for fleet.history_retention';
+COMMENT ON TABLE fleet.fix_history_default IS 'fixes of days that have no partition';
+COMMENT ON COLUMN fleet.fix_history.epoch IS 'of the vehicle when it sent the fix';
+COMMENT ON COLUMN fleet.fix_history.lon_e7 IS 'longitude in ten millionths of a degree, WGS 84';
+COMMENT ON COLUMN fleet.fix_history.lat_e7 IS 'latitude, likewise';
+COMMENT ON COLUMN fleet.fix_history.status IS 'as it came with the fix; null where it did not';
+COMMENT ON COLUMN fleet.fix_history.slot IS 'what the index finds a vehicle''s fixes of an hour by, see fleet.history_slots';
+COMMENT ON COLUMN fleet.fix_history.ride_id IS 'the ride that was open; null where there was none';
+GRANT SELECT ON fleet.fix_history TO fleet_node;
+SELECT pg_catalog.pg_extension_config_dump('fleet.fix_history_default', '');
+
+CREATE FUNCTION fleet.history_partitions(OUT name text, OUT since timestamptz, OUT until timestamptz) RETURNS SETOF record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT c.relname::text, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC'
+	FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid,
+		LATERAL (SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day) AS d
+	WHERE i.inhparent = 'fleet.fix_history'::regclass AND c.relname ~ '^fix_history_[0-9]{8}$';
+END;
+COMMENT ON FUNCTION fleet.history_partitions() IS 'internal: the partitions of days, and their times';
+REVOKE EXECUTE ON FUNCTION fleet.history_partitions() FROM PUBLIC;
+
+CREATE FUNCTION fleet.make_history_partition(day date) RETURNS bigint
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+DECLARE
+	part text := 'fix_history_' || to_char(day, 'YYYYMMDD');
+	since timestamptz := day::timestamp AT TIME ZONE 'UTC';
+	until timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+	moved bigint := 0;
+	late bigint;
+BEGIN
+	-- One at a time; fixes do not lock the table, and readers do not mind.
+	LOCK TABLE ONLY fleet.fix_history IN SHARE UPDATE EXCLUSIVE MODE;
+	IF to_regclass('fleet.' || part) IS NOT NULL THEN
+		RETURN NULL;
+	END IF;
+	-- All that takes long is done before the lock: with the constraint the rows need not be looked at again.
+	EXECUTE format('CREATE TABLE fleet.%I (LIKE fleet.fix_history INCLUDING INDEXES INCLUDING CONSTRAINTS,'
+		|| ' CONSTRAINT day CHECK (at >= %L AND at < %L))', part, since, until);
+	EXECUTE format('ALTER TABLE fleet.%I OWNER TO %I', part,
+		(SELECT pg_get_userbyid(c.relowner) FROM pg_class AS c WHERE c.oid = 'fleet.fix_history'::regclass));
+	-- Most of the day's rows are moved while fixes still come there; the last ones under the lock.
+	FOR pass IN 1 .. 2 LOOP
+		IF pass = 2 THEN
+			LOCK TABLE fleet.fix_history_default IN ACCESS EXCLUSIVE MODE;
+		END IF;
+		EXECUTE format('WITH moved AS (DELETE FROM fleet.fix_history_default AS d WHERE d.at >= $1 AND d.at < $2 RETURNING d.*)'
+			|| ' INSERT INTO fleet.%I SELECT * FROM moved', part) USING since, until;
+		GET DIAGNOSTICS late = ROW_COUNT;
+		moved := moved + late;
+	END LOOP;
+	EXECUTE format('ALTER TABLE fleet.fix_history ATTACH PARTITION fleet.%I FOR VALUES FROM (%L) TO (%L)', part, since, until);
+	EXECUTE format('ALTER TABLE fleet.%I DROP CONSTRAINT day', part);
+	RETURN moved;
+END
+$$;
+COMMENT ON FUNCTION fleet.make_history_partition(date) IS
+	'internal: makes the partition of a day and moves what the default partition has of it: how many fixes; null where it is there';
+REVOKE EXECUTE ON FUNCTION fleet.make_history_partition(date) FROM PUBLIC;
+
+CREATE FUNCTION fleet.make_history_partitions(days integer DEFAULT 7) RETURNS TABLE (part text, outcome text, fixes bigint)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	today date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+	horizon timestamptz := now() - current_setting('fleet.history_retention')::interval;
+BEGIN
+	IF days NOT BETWEEN 0 AND 366 THEN
+		RAISE EXCEPTION 'cannot make partitions of % days ahead', days
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'It is from 0 (no further than today) to 366.';
+	END IF;
+	-- And of the days whose fixes had to go into the default partition.
+	FOR part IN SELECT 'fix_history_' || to_char(d.day, 'YYYYMMDD') FROM (SELECT today + n AS day FROM generate_series(-1, days) AS n
+			UNION SELECT (h.at AT TIME ZONE 'UTC')::date FROM fleet.fix_history_default AS h WHERE h.at >= horizon) AS d
+		WHERE to_regclass('fleet.fix_history_' || to_char(d.day, 'YYYYMMDD')) IS NULL ORDER BY 1
+	LOOP
+		BEGIN
+			fixes := fleet.make_history_partition(to_date(right(part, 8), 'YYYYMMDD'));
+			outcome := CASE WHEN fixes IS NULL THEN 'exists' ELSE 'made' END;
+		EXCEPTION WHEN lock_not_available THEN
+			outcome := 'busy';
+			fixes := NULL;
+		END;
+		RETURN NEXT;
+		EXIT WHEN outcome = 'busy';
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION fleet.make_history_partitions(integer) IS
+	'makes the partitions of fleet.fix_history for yesterday, today and so many days ahead, and for days whose fixes are in the default partition';
+REVOKE EXECUTE ON FUNCTION fleet.make_history_partitions(integer) FROM PUBLIC;
+
+CREATE FUNCTION fleet.drop_old_history() RETURNS TABLE (part text, outcome text, fixes bigint)
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+DECLARE
+	horizon timestamptz := now() - current_setting('fleet.history_retention')::interval;
+	free text[] := '{}';
+BEGIN
+	-- First each partition, whose readers may take long, and the table last: it is locked for the moment of the DROP.
+	FOR part IN SELECT p.name FROM fleet.history_partitions() AS p WHERE p.until <= horizon ORDER BY p.until LOOP
+		BEGIN
+			EXECUTE format('LOCK TABLE fleet.%I IN ACCESS EXCLUSIVE MODE', part);
+			free := free || part;
+		EXCEPTION WHEN lock_not_available THEN
+			outcome := 'busy';
+			RETURN NEXT;
+		END;
+	END LOOP;
+	FOREACH part IN ARRAY free LOOP
+		outcome := 'dropped';
+		BEGIN
+			EXECUTE format('DROP TABLE fleet.%I', part);
+		EXCEPTION WHEN lock_not_available THEN
+			outcome := 'busy';
+		END;
+		RETURN NEXT;
+		EXIT WHEN outcome = 'busy';
+	END LOOP;
+	-- A day without a partition is deleted by row, so many in a call.
+	DELETE FROM fleet.fix_history_default WHERE ctid = ANY (ARRAY(
+		SELECT d.ctid FROM fleet.fix_history_default AS d WHERE d.at < horizon LIMIT 100000));
+	GET DIAGNOSTICS fixes = ROW_COUNT;
+	IF fixes > 0 THEN
+		part := 'fix_history_default';
+		outcome := 'trimmed';
+		RETURN NEXT;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.drop_old_history() IS
+	'drops the partitions of fleet.fix_history that are older than fleet.history_retention, and says which; busy: somebody uses it, call again';
+REVOKE EXECUTE ON FUNCTION fleet.drop_old_history() FROM PUBLIC;
+
+CREATE FUNCTION fleet.history_slots(vehicle_id text, since timestamptz, until timestamptz) RETURNS integer[]
+	AS 'MODULE_PATHNAME', 'fleet_track_history_slots'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION fleet.history_slots(text, timestamptz, timestamptz) IS
+	'internal: the slots in which fleet.fix_history has a vehicle''s fixes of that time, one for each hour';
+
+CREATE FUNCTION fleet.path_fixes(kind text, key text, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
+	RETURNS TABLE (at timestamptz, lon float8, lat float8)
+	AS 'MODULE_PATHNAME', 'fleet_track_path_fixes'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION fleet.path_fixes(text, text, timestamptz, timestamptz) IS
+	'where a ride or vehicle was, from since to before until, of all regions: its fixes in the order of time';
+
+CREATE FUNCTION fleet.path_of(points geometry[]) RETURNS geometry
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ST_SetSRID(CASE cardinality(points) WHEN 0 THEN NULL WHEN 1 THEN points[1] ELSE ST_MakeLine(points) END, 4326);
+END;
+COMMENT ON FUNCTION fleet.path_of(geometry[]) IS 'internal: the line through points; a single one is itself, since a line of one point is not valid';
+
+CREATE FUNCTION fleet.ride_path(ride_id text) RETURNS geometry
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT fleet.path_of(ARRAY(SELECT ST_MakePointM(f.lon, f.lat, EXTRACT(epoch FROM f.at)::float8)
+		FROM fleet.path_fixes('ride', ride_path.ride_id) AS f));
+END;
+COMMENT ON FUNCTION fleet.ride_path(text) IS
+	'where a ride was driven, over all its regions: LINESTRING M, with Unix time in seconds; POINT M of a single fix, null without any';
+
+CREATE FUNCTION fleet.vehicle_path(vehicle_id text, since timestamptz, until timestamptz) RETURNS geometry
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT fleet.path_of(ARRAY(SELECT ST_MakePointM(f.lon, f.lat, EXTRACT(epoch FROM f.at)::float8)
+		FROM fleet.path_fixes('vehicle', vehicle_path.vehicle_id, vehicle_path.since, vehicle_path.until) AS f));
+END;
+COMMENT ON FUNCTION fleet.vehicle_path(text, timestamptz, timestamptz) IS
+	'where a vehicle was from since to before until, over all regions, as fleet.ride_path';
 
 -- ---------------------------------------------------------------------------
 -- decode: the change stream

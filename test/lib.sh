@@ -172,12 +172,12 @@ node_settings()
 }
 
 # start_lone DIR NAME [SETTING...]: one server, in DIR as is all of it, its socket
-# too; a node of that name without a map.
+# too; a node of that name without a map.  FAULTS=1 takes the build with fault points.
 start_lone()
 {
     local dir=$1 name=$2
     shift 2
-    make_tree "$dir/tree"
+    make_tree "$dir/tree" "${FAULTS:-}"
     init_data "$dir/tree" "$dir/data"
     {
         node_settings

@@ -125,6 +125,17 @@ fleet_compat_lend_checks(ResultRelInfo *target, ExprState **checks)
 #endif
 }
 
+/* Insert a row, which the table has by now, into the indexes. */
+static inline void
+fleet_compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL, false);
+#else
+	(void) ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
 /* For deletes that meet no concurrent update to be evaluated again. */
 static inline void
 fleet_compat_epq_init(EPQState *epq, EState *estate)

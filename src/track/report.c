@@ -52,6 +52,7 @@
 #include "region/locate.h"
 #include "track/crossing.h"
 #include "track/fence.h"
+#include "track/history.h"
 #include "track/limit.h"
 #include "track/report.h"
 #include "track/store.h"
@@ -186,9 +187,20 @@ take_all(const FleetRegionMap *map, FleetReport **reports, int n)
 		if (i > 0 && is_same_vehicle(reports[i - 1], reports[i]))
 			fleet_track_store_flush(store);
 		if (reports[i]->accepted)
-			(void) fleet_track_store_ride(store, &reports[i]->fix);
+			reports[i]->ride = fleet_track_store_ride(store, &reports[i]->fix);
 	}
 	fleet_track_store_close(store);
+}
+
+static void
+keep_all(FleetReport **reports, int n)
+{
+	FleetHistory *history = fleet_track_history_begin();
+
+	for (int i = 0; i < n; i++)
+		if (reports[i]->accepted)
+			fleet_track_history_add(history, &reports[i]->fix, reports[i]->ride, reports[i]->epoch);
+	fleet_track_history_end(history);
 }
 
 /* ---------- across the border ---------- */
@@ -238,6 +250,7 @@ report_here(const FleetRegionMap *map, FleetReport **reports, int n)
 {
 	SPI_connect();
 	take_all(map, reports, n);
+	keep_all(reports, n);
 	SPI_finish();
 	forget_overtaken(reports, n);
 	if (fleet_handoff_is_serving())	/* handing it off is for the node that asked */
@@ -324,6 +337,7 @@ reset_reports(FleetReport **reports, int n)
 		reports[i]->region = NULL;
 		reports[i]->elsewhere = reports[i]->accepted = false;
 		reports[i]->target = NULL;
+		reports[i]->ride = NULL;
 	}
 }
 

@@ -27,6 +27,7 @@ typedef struct FleetReport
 	bool		paced;			/* its token has been taken */
 	bool		elsewhere;		/* its vehicle is not here */
 	bool		accepted;		/* it has been written */
+	char	   *ride;			/* the vehicle's open ride then, or NULL */
 	const FleetRegion *target;	/* where the vehicle has crossed to, or NULL */
 } FleetReport;
 

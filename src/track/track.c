@@ -25,6 +25,7 @@
 #include "base/errcodes.h"
 #include "region/locate.h"
 #include "track/fence.h"
+#include "track/history.h"
 #include "track/limit.h"
 #include "track/report.h"
 #include "track/track.h"
@@ -65,6 +66,7 @@ fleet_track_init(void)
 	fleet_track_limit_init();
 	fleet_track_pace_init();
 	fleet_track_report_init();
+	fleet_track_history_init();
 	fleet_track_fence_init();
 }
 

@@ -31,6 +31,12 @@ INSERT INTO contract VALUES
 		' headings double precision[], accuracies_m double precision[], batteries_pct double precision[], altitudes_m double precision[],'
 		' statuses fleet.vehicle_status[]', 'TABLE(number integer, vehicle_id text, outcome text, region text, epoch bigint, reason_sqlstate text,'
 		' reason_message text, reason_detail text)', 'v', false, true, true),
+	('ride_path', 'ride_id text', 'public.geometry', 'v', true, true, true),
+	('vehicle_path', 'vehicle_id text, since timestamp with time zone, until timestamp with time zone', 'public.geometry', 'v', true, true, true),
+	('path_fixes', 'kind text, key text, since timestamp with time zone, until timestamp with time zone',
+		'TABLE(at timestamp with time zone, lon double precision, lat double precision)', 'v', false, true, true),
+	('make_history_partitions', 'days integer', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
+	('drop_old_history', '', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
 	('rate_limit', 'bucket text, key text, max integer, per interval', 'boolean', 'v', false, false, false),
 	('require_rate', 'bucket text, key text, max integer, per interval', 'void', 'v', false, false, false),
 	('add_fence', 'name text, area public.geometry, events text[], dwell interval, status fleet.vehicle_status, notify boolean', 'text', 'v', false, false, false),
@@ -133,7 +139,7 @@ SELECT is((a.result, a.provolatile, a.proisstrict, a.public, a.node)::text, (c.r
 -- function is not open by oversight.
 SELECT set_eq($$SELECT DISTINCT name FROM actual AS a WHERE public AND name NOT LIKE 'hlc\_%' AND name NOT LIKE 'quadkey\_%' AND NOT EXISTS (SELECT FROM contract AS c WHERE c.name = a.name)$$,
 	$$VALUES ('digest_add'), ('digest_combine'), ('no_rows'), ('channel'), ('distance_to'), ('geofence_problem'), ('is_replica'), ('is_within'), ('lat'), ('lon'), ('lon_lat'), ('make_point'), ('ride_sums'), ('max'), ('min'), ('parse_conninfo'),
-		('await_outcome'), ('has_departed'), ('is_place'), ('is_repeated'), ('known_result'), ('note_local_read'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'), ('search_local_rides'), ('search_rides_support'),
+		('await_outcome'), ('has_departed'), ('history_slots'), ('path_of'), ('is_place'), ('is_repeated'), ('known_result'), ('note_local_read'), ('raise_not_here'), ('region_rides'), ('replica_ready'), ('global_watermark'), ('require_region'), ('route'), ('search_local_rides'), ('search_rides_support'),
 		('slot_name'), ('with_result'), ('as_nearby'), ('covers'), ('search_within'), ('to_place'), ('vehicle_place'), ('within_here'), ('as_fence_area'), ('fence_area_problem'), ('fence_place_problem'), ('flat_place')$$, 'helpers that PUBLIC may execute');
 SELECT set_eq($$SELECT DISTINCT name FROM actual WHERE node AND NOT public$$,
 	$$VALUES ('apply_fence'), ('digest_buckets'), ('digest_rows'), ('drift_look'), ('drift_sample'), ('drop_copy'), ('restore_row'),
@@ -158,7 +164,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('report_fixes', 7),
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('path_fixes', 2), ('make_history_partitions', 1), ('report_fixes', 7),
 		('create_change_stream', 1), ('consume', 2), ('restore_snapshot', 1), ('thin_snapshots', 1), ('prune_departures', 1), ('prune_handoff_log', 1),
 		('prune_call_log', 1), ('prune_idempotency_keys', 1), ('prune_dead_letters', 1), ('prune_job_runs', 1), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1), ('nearest_vehicles', 5), ('vehicles_within', 3)) AS v(name, n)
@@ -168,7 +174,7 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('drift_cursors'), ('drift_reports'), ('heal_log'), ('conflicts'),
 		('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
-		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events'), ('snapshots'), ('snapshot_positions'), ('snapshot_rides'), ('restores'), ('restored_rows'), ('departures_pruned'), ('job_settings'), ('job_runs'), ('activity')$$, 'tables');
+		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events'), ('snapshots'), ('snapshot_positions'), ('snapshot_rides'), ('restores'), ('restored_rows'), ('departures_pruned'), ('job_settings'), ('job_runs'), ('activity'), ('fix_history')$$, 'tables');
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('jobs'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
@@ -205,7 +211,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts'), ('departures_pruned'), ('job_settings'), ('activity')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts'), ('departures_pruned'), ('job_settings'), ('activity'), ('fix_history_default')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -220,7 +226,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
 		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention',
 		'fleet.drift_timeout', 'fleet.drift_threshold', 'fleet.heal_limit', 'fleet.snapshot_keep_all', 'fleet.snapshot_keep_hourly', 'fleet.snapshot_keep_daily',
-		'fleet.departure_retention', 'fleet.log_retention', 'fleet.job_runs_retention')$$,
+		'fleet.departure_retention', 'fleet.log_retention', 'fleet.job_runs_retention', 'fleet.history_retention')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -238,6 +244,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.drift_timeout', '5000', '100', '600000', 'ms', 'superuser', 'integer'),
 		('fleet.drift_threshold', '5', '0', '100', NULL, 'superuser', 'real'),
 		('fleet.heal_limit', '1000', '0', '1000000', NULL, 'superuser', 'integer'),
+		('fleet.history_retention', '10080', '0', '52560000', 'min', 'sighup', 'integer'),
 		('fleet.limit_entries', '65536', '13', '16777216', NULL, 'postmaster', 'integer'),
 		('fleet.live_index_size', '100000', '0', '50000000', NULL, 'postmaster', 'integer'),
 		('fleet.vehicle_ttl', '600', '0', '31536000', 's', 'user', 'integer'),
@@ -251,7 +258,7 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset')$$,
 	$$VALUES ('fleet.border_tolerance'), ('fleet.crossing_distance'), ('fleet.crossing_dwell'), ('fleet.max_speed'), ('fleet.lock_timeout'),
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
-		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
+		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.history_retention'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
 		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit'),
 		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention'), ('fleet.inline_local_reads')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
@@ -284,7 +291,7 @@ SELECT is_empty($$SELECT c.oid::regclass, t.attname, a.privilege_type FROM pg_cl
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 0$$, 'nor on any column');
 SELECT set_eq($$SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
-	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT')$$, 'fleet_node reads the own region''s rides and vehicles, what has departed, and what was decided');
+	$$VALUES ('local_rides', 'SELECT'), ('local_vehicles', 'SELECT'), ('departures', 'SELECT'), ('decisions', 'SELECT'), ('fix_history', 'SELECT')$$, 'fleet_node reads the own region''s rides, vehicles and fixes, what has departed, and what was decided');
 SELECT set_eq($$SELECT c.relname, t.attname, a.privilege_type FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid, aclexplode(t.attacl) AS a
 	WHERE c.relnamespace = 'fleet'::regnamespace AND a.grantee = 'fleet_node'::regrole$$,
 	$$VALUES ('local_rides', 'updated_at', 'UPDATE'), ('local_vehicles', 'updated_at', 'UPDATE')$$, 'and may update one column that fleet sets anyway');
