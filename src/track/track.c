@@ -7,10 +7,10 @@
  *	   too soon after the last (pace.c).
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
- *	3. The crossing rule (crossing.h) says what it means for the region.
+ *	3. The crossing rule (rules.c) says what it means for the region.
  *	4. The row, and the place of the vehicle's open ride, are updated.
- *	5. Where the vehicle has crossed, it is handed off with its open ride, in
- *	   the same transaction.
+ *	5. Where the vehicle has crossed, it is handed off with its open ride: by a
+ *	   worker, soon (queue.c), or in the same transaction.
  *
  * A vehicle that is not here is looked for (handoff/route.c), and the node that
  * has it does 2 to 4.
@@ -42,15 +42,13 @@
 #include "clock/clock.h"
 #include "handoff/handoff.h"
 #include "region/locate.h"
-#include "track/crossing.h"
+#include "track/fix.h"
 #include "track/limit.h"
+#include "track/queue.h"
+#include "track/rules.h"
 #include "track/track.h"
 
 PG_FUNCTION_INFO_V1(fleet_track_report_fix);
-
-static double crossing_distance = 100.0;
-static double crossing_dwell = 60.0;
-static double max_speed = 60.0;
 
 /* Arguments of fleet.report_fix. */
 enum
@@ -58,20 +56,6 @@ enum
 	ARG_VEHICLE, ARG_LON, ARG_LAT, ARG_AT, ARG_SPEED, ARG_HEADING,
 	ARG_ACCURACY, ARG_BATTERY, ARG_ALTITUDE, ARG_STATUS
 };
-
-/* The vehicle's row as it was. */
-typedef struct Vehicle
-{
-	char	   *id;
-	int64		epoch;
-	TimestampTz fix_at;
-	bool		has_fix;
-	bool		has_place;
-	double		lon;
-	double		lat;
-	const FleetRegion *outside; /* seen there without having crossed, or NULL */
-	TimestampTz outside_since;
-} Vehicle;
 
 static FleetPlan vehicle_plan = {
 	"SELECT epoch, fix_at, fleet.lon(location), fleet.lat(location), outside_region, outside_since"
@@ -106,21 +90,9 @@ static FleetPlan elsewhere_plan = {
 void
 fleet_track_init(void)
 {
-	DefineCustomRealVariable("fleet.crossing_distance",
-							 "How far past the border of its region a vehicle has crossed, in metres.",
-							 "Raise it where positions are inexact; 0 = at once, -1 = distance does not count.",
-							 &crossing_distance, 100.0, -1.0, 100000.0,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomRealVariable("fleet.crossing_dwell",
-							 "How long a vehicle must be past the border of its region to have crossed.",
-							 "Raise it where vehicles drive along borders; 0 = at once, -1 = time does not count.",
-							 &crossing_dwell, 60.0, -1.0, 86400.0,
-							 PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomRealVariable("fleet.max_speed",
-							 "A fix that implies a higher speed is ignored, in metres per second.",
-							 "Raise it for aircraft and fast trains; 0 turns it off.",
-							 &max_speed, 60.0, 0.0, 10000.0,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
+	fleet_track_rules_init();
+	fleet_track_flap_init();
+	fleet_track_queue_init();
 	fleet_track_limit_init();
 	fleet_track_pace_init();
 }
@@ -173,18 +145,12 @@ check_fix(FunctionCallInfo fcinfo)
 
 /* ---------- the vehicle ---------- */
 
-static double
-seconds_between(TimestampTz from, TimestampTz to)
-{
-	return (double) (to - from) / USECS_PER_SEC;
-}
-
 /* Lock and read the vehicle's row; false where it is not here. */
 static bool
-lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
+lock_vehicle(const FleetRegionMap *map, const char *id, FleetFixVehicle *vehicle)
 {
 	const FleetRegion *own = map->own;
-	Datum		key = CStringGetTextDatum(vehicle->id);
+	Datum		key = CStringGetTextDatum(id);
 	bool		no_fix;
 	bool		no_place;
 	char	   *outside;
@@ -194,7 +160,7 @@ lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
 
 	if (own == NULL)
 		return false;
-	(void) fleet_handoff_await(map, true, vehicle->id);
+	(void) fleet_handoff_await(map, true, id);
 	if (fleet_base_plan_execute(&vehicle_plan, own->name, &key, NULL) == 0)
 		return false;
 	row = SPI_tuptable->vals[0];
@@ -222,7 +188,7 @@ lock_vehicle(const FleetRegionMap *map, Vehicle *vehicle)
  * begins anew.
  */
 static void
-remember_outside(Vehicle *vehicle, const FleetRegion *own, const FleetRegion *at_region,
+remember_outside(FleetFixVehicle *vehicle, const FleetRegion *own, const FleetRegion *at_region,
 				 TimestampTz at)
 {
 	if (at_region == NULL || at_region == vehicle->outside)
@@ -238,28 +204,6 @@ region_of_fix(const FleetRegionMap *map, double lon, double lat)
 	const FleetRegion *region = fleet_region_at(lon, lat);
 
 	return region ? fleet_region_find(map, region->name) : NULL;
-}
-
-static FleetCrossing
-decide(const FleetRegion *own, const FleetRegion *at_region, const Vehicle *vehicle,
-	   double lon, double lat, TimestampTz at)
-{
-	FleetCrossingRule rule = {crossing_distance, crossing_dwell, max_speed};
-	FleetCrossingFix fix = {0};
-
-	fix.has_last = vehicle->has_fix && vehicle->has_place;
-	fix.last_lon = vehicle->lon;
-	fix.last_lat = vehicle->lat;
-	fix.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, at) : 0;
-	fix.lon = lon;
-	fix.lat = lat;
-	fix.is_outside = at_region != NULL && at_region != own;
-	fix.was_outside = vehicle->outside != NULL && vehicle->outside == at_region;
-	if (fix.was_outside)
-		fix.outside_s = seconds_between(vehicle->outside_since, at);
-	if (fix.is_outside && crossing_distance > 0)
-		fix.past_m = fleet_region_distance(own, lon, lat, crossing_distance);
-	return fleet_track_crossing_decide(&rule, &fix);
 }
 
 /* The arguments as values of a statement; the status as text. */
@@ -278,7 +222,7 @@ read_arguments(FunctionCallInfo fcinfo, Datum *values, char *nulls)
 
 /* Write the fix into the vehicle's row and its open ride's. */
 static void
-store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const Vehicle *vehicle)
+store_fix(FunctionCallInfo fcinfo, const FleetRegion *own, const FleetFixVehicle *vehicle)
 {
 	Datum		values[12];
 	char		nulls[13] = "            ";
@@ -360,22 +304,21 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 	const FleetRegionMap *map = fleet_region_map_member();
 	const FleetRegion *own = map->own;
 	const FleetRegion *at_region;
-	Vehicle		vehicle = {0};
+	FleetFix	fix = {0};
+	FleetFixVehicle vehicle = {0};
 	FleetCrossing crossing;
-	double		lon;
-	double		lat;
-	TimestampTz at;
+	bool		queued = false;
 
 	check_fix(fcinfo);
-	vehicle.id = text_to_cstring(PG_GETARG_TEXT_PP(ARG_VEHICLE));
-	lon = PG_GETARG_FLOAT8(ARG_LON);
-	lat = PG_GETARG_FLOAT8(ARG_LAT);
-	at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
+	fix.vehicle = text_to_cstring(PG_GETARG_TEXT_PP(ARG_VEHICLE));
+	fix.lon = PG_GETARG_FLOAT8(ARG_LON);
+	fix.lat = PG_GETARG_FLOAT8(ARG_LAT);
+	fix.at = PG_GETARG_TIMESTAMPTZ(ARG_AT);
 
 	if (own != NULL)
-		fleet_track_pace_look(vehicle.id);
+		fleet_track_pace_look(fix.vehicle);
 	SPI_connect();
-	if (!lock_vehicle(map, &vehicle))
+	if (!lock_vehicle(map, fix.vehicle, &vehicle))
 	{
 		Datum		result;
 
@@ -384,23 +327,27 @@ fleet_track_report_fix(PG_FUNCTION_ARGS)
 		fcinfo->isnull = result == (Datum) 0;
 		return result;
 	}
-	fleet_track_pace_take(vehicle.id);
-	if (vehicle.has_fix && at <= vehicle.fix_at)
+	fleet_track_pace_take(fix.vehicle);
+	if (vehicle.has_fix && fix.at <= vehicle.fix_at)
 	{
 		SPI_finish();
 		return make_result(fcinfo, "stale", own->name, vehicle.epoch);
 	}
-	at_region = region_of_fix(map, lon, lat);
-	crossing = decide(own, at_region, &vehicle, lon, lat, at);
+	at_region = region_of_fix(map, fix.lon, fix.lat);
+	crossing = fleet_track_cross_decide(own, at_region, &vehicle, &fix);
 	if (crossing != FLEET_CROSSING_IMPLAUSIBLE)
 	{
-		remember_outside(&vehicle, own, at_region, at);
+		remember_outside(&vehicle, own, at_region, fix.at);
 		store_fix(fcinfo, own, &vehicle);
 	}
 	SPI_finish();
 
 	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
 		return make_result(fcinfo, "implausible", own->name, vehicle.epoch);
+	if (crossing == FLEET_CROSSING_CROSS)
+		queued = fleet_track_queue_add(fix.vehicle, vehicle.epoch, at_region);
+	if (queued)
+		return make_result(fcinfo, "queued", own->name, vehicle.epoch);
 	if (crossing == FLEET_CROSSING_CROSS && fleet_handoff_is_serving())
 		return make_result(fcinfo, "crossed", at_region->name, vehicle.epoch);
 	if (crossing == FLEET_CROSSING_CROSS)

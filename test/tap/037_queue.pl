@@ -1,0 +1,203 @@
+# fleet: crossings in the queue of handoffs.
+# Copyright (c) 2026, the fleet authors
+#
+# Proves: a queued crossing is committed a few milliseconds after its fix; one that
+# is refused, or locked, does not hold up the others; a target that is down is
+# left alone, and what waits for it drains by itself; the queue is bounded; the worker,
+# the source and the target are killed at moments that hurt, and each vehicle is in
+# one region, once; a vehicle that goes back and forth is no storm.
+
+use strict;
+use warnings;
+
+use FleetCluster;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $c = FleetCluster->new(nodes => 3, settings => "fleet.handoff_mode = queued\nfleet.max_speed = 0\nfleet.flap_window = 0\nfleet.breaker_failures = 3");
+my %place = map { $_ => $c->place($_) } 'a' .. 'c';
+
+# Vehicles of region a, all of whom then cross to another in one transaction.
+sub register
+{
+	my (@cars) = @_;
+	$c->sql('a', "SELECT fleet.register_vehicle(id, $place{a}) FROM unnest('{" . join(',', @cars) . "}'::text[]) AS id");
+	return @cars;
+}
+
+sub cross_sql
+{
+	my ($target, @cars) = @_;
+	return "SELECT DISTINCT (fleet.report_fix(id, $place{$target}, clock_timestamp())).outcome FROM unnest('{" . join(',', @cars) . "}'::text[]) AS id";
+}
+
+sub queue { return $c->sql('a', 'SELECT ' . ($_[0] // 'count(*)') . ' FROM fleet.handoff_queue' . ($_[1] ? " WHERE $_[1]" : '')) }
+sub drained { $c->wait_until(sub { queue() eq '0' }, 'the queue of a is empty', $_[0] // 20) }
+
+sub all_at
+{
+	my ($place, $name, @cars) = @_;
+	is(join(' ', $c->places(\@cars, 'vehicle')), join(' ', ($place) x @cars), $name);
+}
+
+sub worker { return $c->sql('a', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'fleet handoffs'") }
+
+# ---- how long it takes
+
+my @cars = register(map { "quick-$_" } 1 .. 60);
+is(worker(), '', 'no worker before there is work');
+is($c->sql('a', cross_sql('b', 'quick-1')), 'queued', 'a crossing is queued');
+drained();
+like(worker(), qr/^\d+$/, 'the worker was called');
+my @ms = split /\n/, $c->sql('a', <<SQL);
+CREATE TEMPORARY TABLE took (ms float8);
+DO \$\$
+DECLARE
+	since timestamptz;
+BEGIN
+	FOR n IN 2 .. 60 LOOP
+		PERFORM fleet.report_fix('quick-' || n, $place{b}, clock_timestamp());
+		COMMIT;
+		since := clock_timestamp();
+		WHILE EXISTS (SELECT FROM fleet.local_vehicles WHERE vehicle_id = 'quick-' || n) LOOP
+			PERFORM pg_sleep(0.0002);
+			COMMIT;
+		END LOOP;
+		INSERT INTO took VALUES (extract(epoch FROM clock_timestamp() - since) * 1000);
+		COMMIT;
+	END LOOP;
+END
+\$\$;
+SELECT round(ms::numeric, 1) FROM took ORDER BY ms;
+SQL
+note(sprintf 'from the commit of the fix to that of the handoff: p50 %.1f ms, p95 %.1f ms, max %.1f ms', @ms[ 29, 55, 58 ]);
+cmp_ok($ms[29], '<', 20, 'half of them take less than 20 ms');
+all_at('b2', 'each is there once', @cars);
+is($c->sql('b', "SELECT count(DISTINCT dtxid) FROM fleet.handoff_log WHERE vehicle_id LIKE 'quick-%'"), 60, 'each in a transaction of its own');
+
+# Batches: what waits goes in one transaction.
+@cars = register(map { "batch-$_" } 1 .. 300);
+is($c->sql('a', cross_sql('b', @cars)), 'queued', '300 cross at once');
+drained();
+all_at('b2', 'they are there', @cars);
+is($c->sql('b', "SELECT count(DISTINCT dtxid) FROM fleet.handoff_log WHERE vehicle_id LIKE 'batch-%'"), 1, 'with one two-phase commit');
+
+# Reported on another node: it is queued where the vehicle is.
+my ($far) = register('far-1');
+is($c->sql('c', cross_sql('b', $far)), 'queued', 'a fix that c has passed on is queued');
+is($c->sql('c', 'SELECT count(*) FROM fleet.handoff_queue'), 0, 'not there');
+$c->wait_until(sub { ($c->places([$far], 'vehicle'))[0] eq 'b2' }, 'it is handed off');
+# The same in a transaction that is prepared.
+my ($farther) = register('far-2');
+is($c->sql('c', "BEGIN; SELECT fleet.register_vehicle('near', $place{c}); " . cross_sql('b', $farther) . '; COMMIT;'), "c\nqueued", 'in a transaction of two nodes, too');
+$c->wait_until(sub { ($c->places([$farther], 'vehicle'))[0] eq 'b2' }, 'and is handed off');
+
+# ---- who is refused, who is locked
+
+@cars = register(map { "mixed-$_" } 1 .. 20);
+$c->sql('b', <<'SQL');
+CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+CREATE TRIGGER poison BEFORE INSERT ON fleet.local_vehicles FOR EACH ROW WHEN (NEW.vehicle_id = 'mixed-7') EXECUTE FUNCTION poison();
+SQL
+my $holder = $c->start_sql('a', "BEGIN; SELECT 1 FROM fleet.local_vehicles WHERE vehicle_id = 'mixed-8' FOR UPDATE; SELECT pg_sleep(3); COMMIT;");
+$c->wait_until(sub { $c->sql('a', "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") }, 'one is locked');
+$c->sql('a', "INSERT INTO fleet.handoff_queue (vehicle_id, target, epoch) VALUES ('mixed-8', 'b', 1)");
+$c->sql('a', cross_sql('b', grep { $_ ne 'mixed-8' } @cars));
+$c->wait_until(sub { queue() eq '2' }, 'all others are done', 3);
+is(queue("string_agg(vehicle_id, ' ' ORDER BY vehicle_id)"), 'mixed-7 mixed-8', 'the poisoned and the locked one remain');
+all_at('b2', 'the others are there', grep { !/-[78]$/ } @cars);
+$c->wait_until(sub { queue('attempts', "vehicle_id = 'mixed-7'") >= 2 }, 'it is tried again');
+like(queue("last_error || ' ' || (next_try > queued_at)", "vehicle_id = 'mixed-7'"), qr/^not this one true$/, 'and says why it fails');
+$holder->finish;
+$c->wait_until(sub { queue() eq '1' }, 'the locked one, which never crossed, is dropped');
+$c->sql('b', 'DROP TRIGGER poison ON fleet.local_vehicles');
+drained(40);
+all_at('b2', 'the poisoned one is there, too', 'mixed-7');
+
+# ---- a target that is down
+
+my @down = register(map { "down-$_" } 1 .. 20);
+my @up = register(map { "up-$_" } 1 .. 20);
+$c->stop('b', 'immediate');
+$c->sql('a', cross_sql('b', @down));
+$c->sql('a', cross_sql('c', @up));
+$c->wait_until(sub { queue('count(*)', "target = 'c'") eq '0' }, 'what goes elsewhere does', 5);
+all_at('c2', 'it is there', @up);
+my $failed = sub { return $c->sql('a', "SELECT failed FROM fleet.peers WHERE region = 'b'") };
+sleep 1;
+my $before = $failed->();
+sleep 3;
+cmp_ok($failed->() - $before, '<=', 6, 'the one that is down is not asked all the time');
+is(queue(), 20, 'its vehicles wait');
+like(queue('max(last_error)'), qr/connect|not asked|"b"/, 'and say for what');
+is($c->sql('a', "SELECT outcome FROM fleet.report_fix('down-1', $place{a}, clock_timestamp())"), 'accepted', 'one of them comes back');
+# The bound.
+$c->set_system('a', 'fleet.handoff_queue_limit', 20);
+$c->wait_until(sub { $c->sql('a', 'SHOW fleet.handoff_queue_limit') eq '20' }, 'the limit holds');
+my ($more) = register('more');
+is($c->sql('a', cross_sql('c', $more)), 'moved', 'beyond the limit it is done at once');
+register('none');
+is($c->try_sql('a', cross_sql('b', 'none'))->{ok}, 0, 'or refused, where its target is down');
+is(queue(), 20, 'the queue does not grow');
+$c->set_system('a', 'fleet.handoff_queue_limit', undef);
+my $since = time;
+$c->start('b');
+drained();
+note(sprintf 'the queue drained %.1f s after its target was started', time - $since);
+all_at('b2', 'they are there', grep { $_ ne 'down-1' } @down);
+all_at('a1', 'the one that came back is not', 'down-1');
+
+# ---- kills
+
+my $n = 0;
+for my $victim ('worker', 'a', 'b')
+{
+	for my $round (1, 2)
+	{
+		my @fleet = register(map { "kill-$n-$_" } 1 .. 100);
+
+		$n++;
+		my $offset = $c->log_size('a');
+		$c->sql('a', "BEGIN; " . cross_sql('b', @fleet[ 0 .. 49 ]) . "; COMMIT; BEGIN; " . cross_sql('b', @fleet[ 50 .. 99 ]) . "; COMMIT;");
+		sleep 0.004 * $round * ($n % 3);
+		if ($victim eq 'worker')
+		{
+			my $pid = worker();
+
+			kill 'KILL', $pid if $pid;
+			$c->wait_restarted('a', $offset);
+		}
+		else
+		{
+			$c->kill9($victim);
+			$c->start($victim);
+		}
+		$c->wait_until(sub { $c->is_up('a') && queue() eq '0' }, 'the queue drains by itself', 30);
+		$c->wait_until(sub { !grep { $_ ne 'b2' } $c->places(\@fleet, 'vehicle') }, 'all are there', 20);
+		all_at('b2', "kill of $victim: each is there, once", @fleet);
+	}
+}
+
+# ---- back and forth
+
+$c->set_system($_, 'fleet.flap_window', '10min') for 'a', 'b';
+$c->wait_until(sub { !grep { $c->sql($_, 'SHOW fleet.flap_window') ne '10min' } 'a', 'b' }, 'damping is on');
+register('zigzag', 'twins');
+for my $turn (1 .. 30)
+{
+	my $to = $turn % 2 ? 'b' : 'a';
+
+	# As of fixes a minute apart.
+	$c->sql('a', "SELECT fleet.report_fix('$_', $place{$to}, now() - interval '40 minutes' + interval '$turn minutes') FROM pg_sleep(0.03)") for 'zigzag', 'twins';
+}
+$c->wait_until(sub { queue() eq '0' && $c->sql('b', 'SELECT count(*) FROM fleet.handoff_queue') eq '0' }, 'both queues are empty');
+for my $car ('zigzag', 'twins')
+{
+	my $handoffs = $c->sql('a', "SELECT count(*) FROM fleet.handoff_log WHERE vehicle_id = '$car'");
+
+	cmp_ok($handoffs, '<=', 4, "$car was handed off $handoffs times in 30 crossings");
+}
+cmp_ok($c->sql('a', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'") + $c->sql('b', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'"), '>=', 1, 'it is shown');
+$c->check_all;
+
+done_testing();
