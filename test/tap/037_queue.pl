@@ -122,7 +122,7 @@ $c->stop('b', 'immediate');
 $c->sql('a', cross_sql('b', @down));
 $c->sql('a', cross_sql('c', @up));
 $c->wait_until(sub { queue('count(*)', "target = 'c'") eq '0' }, 'what goes elsewhere does', 5);
-all_at('c2', 'it is there', @up);
+is($c->sql('c', "SELECT count(*) FROM fleet.local_vehicles WHERE vehicle_id LIKE 'up-%'"), 20, 'it is there');
 my $failed = sub { return $c->sql('a', "SELECT failed FROM fleet.peers WHERE region = 'b'") };
 sleep 1;
 my $before = $failed->();
@@ -137,7 +137,7 @@ $c->wait_until(sub { $c->sql('a', 'SHOW fleet.handoff_queue_limit') eq '20' }, '
 my ($more) = register('more');
 is($c->sql('a', cross_sql('c', $more)), 'moved', 'beyond the limit it is done at once');
 register('none');
-is($c->try_sql('a', cross_sql('b', 'none'))->{ok}, 0, 'or refused, where its target is down');
+ok(!$c->try_sql('a', cross_sql('b', 'none'))->{ok}, 'or refused, where its target is down');
 is(queue(), 20, 'the queue does not grow');
 $c->set_system('a', 'fleet.handoff_queue_limit', undef);
 my $since = time;
@@ -149,32 +149,44 @@ all_at('a1', 'the one that came back is not', 'down-1');
 
 # ---- kills
 
+# At some moment of 100 handoffs, and when the worker has done its part of them and
+# not yet committed.
+sub kill_one
+{
+	my ($victim) = @_;
+	my $offset = $c->log_size('a');
+
+	return $c->kill9($victim), $c->start($victim) if $victim ne 'worker';
+	kill 'KILL', worker() || die 'there is no worker';
+	$c->wait_restarted('a', $offset);
+}
+
 my $n = 0;
 for my $victim ('worker', 'a', 'b')
 {
-	for my $round (1, 2)
+	for my $moment ('at some moment', 'before COMMIT')
 	{
 		my @fleet = register(map { "kill-$n-$_" } 1 .. 100);
+		my $offset = $c->log_size('a');
 
 		$n++;
-		my $offset = $c->log_size('a');
-		$c->sql('a', "BEGIN; " . cross_sql('b', @fleet[ 0 .. 49 ]) . "; COMMIT; BEGIN; " . cross_sql('b', @fleet[ 50 .. 99 ]) . "; COMMIT;");
-		sleep 0.004 * $round * ($n % 3);
-		if ($victim eq 'worker')
+		$c->ungo('a', 'queue-handed-off');
+		$c->set_system('a', 'fleet.fault', 'queue-handed-off=wait') if $moment eq 'before COMMIT';
+		$c->sql('a', cross_sql('b', @fleet));
+		if ($moment eq 'before COMMIT')
 		{
-			my $pid = worker();
-
-			kill 'KILL', $pid if $pid;
-			$c->wait_restarted('a', $offset);
+			$c->wait_until(sub { $c->log_has('a', qr/fault point "queue-handed-off" reached/, $offset) }, 'the worker waits');
+			$c->set_system('a', 'fleet.fault', undef);
 		}
 		else
 		{
-			$c->kill9($victim);
-			$c->start($victim);
+			sleep 0.01;
 		}
+		kill_one($victim);
+		$c->go('a', 'queue-handed-off');
 		$c->wait_until(sub { $c->is_up('a') && queue() eq '0' }, 'the queue drains by itself', 30);
 		$c->wait_until(sub { !grep { $_ ne 'b2' } $c->places(\@fleet, 'vehicle') }, 'all are there', 20);
-		all_at('b2', "kill of $victim: each is there, once", @fleet);
+		all_at('b2', "kill of $victim $moment: each is there, once", @fleet);
 	}
 }
 
@@ -198,6 +210,6 @@ for my $car ('zigzag', 'twins')
 	cmp_ok($handoffs, '<=', 4, "$car was handed off $handoffs times in 30 crossings");
 }
 cmp_ok($c->sql('a', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'") + $c->sql('b', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'"), '>=', 1, 'it is shown');
-$c->check_all;
+$c->check_all('at the end');
 
 done_testing();
