@@ -5,12 +5,15 @@
 # is refused, or locked, does not hold up the others; a target that is down is
 # left alone, and what waits for it drains by itself; the queue is bounded; the worker,
 # the source and the target are killed at moments that hurt, and each vehicle is in
-# one region, once; a vehicle that goes back and forth is no storm.
+# one region, once; a vehicle that goes back and forth is no storm.  Real cabs that
+# are reported to one node, without any rule against flapping, make the
+# crossings that plain PostGIS found (where the traces are, see test/data).
 
 use strict;
 use warnings;
 
 use FleetCluster;
+use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -211,5 +214,68 @@ for my $car ('zigzag', 'twins')
 }
 cmp_ok($c->sql('a', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'") + $c->sql('b', "SELECT count(*) FROM fleet.flapping WHERE vehicle_id = 'zigzag'"), '>=', 1, 'it is shown');
 $c->check_all('at the end');
+
+# ---- real cabs
+
+# What a command prints about these cabs in the first day.
+sub traces
+{
+	my ($file, $time, %cabs) = @_;
+	open(my $fh, '-|', 'zcat', "$ENV{TRACES}/$file") or die "zcat: $!";
+	my @lines = grep { my @f = split /,/; $cabs{ $f[0] } && $f[$time] < 1211094000 + 86400 } <$fh>;
+	close $fh;
+	return map { chomp; [ split /,/ ] } @lines;
+}
+
+SKIP:
+{
+	skip 'no traces', 3 unless $ENV{TRACES};
+	# Four that stay in three counties on that day.
+	my %cabs = map { $_ => 1 } 'ochtin', 'agvexpia', 'ellimtbu', 'effneomi';
+	my %county = (a => '06075', b => '06081', c => '06001');
+	open(my $fh, '<', "$ENV{TRACES}/regions.geojson") or die $!;
+	my $map = decode_json(join '', <$fh>);
+
+	for my $node (sort keys %county)
+	{
+		my ($feature) = grep { $_->{properties}{fips} eq $county{$node} } @{ $map->{features} };
+
+		$c->sql('a', "SELECT fleet.set_geofence('$node', ST_SetSRID(ST_Multi(ST_GeomFromGeoJSON('" . encode_json($feature->{geometry}) . "')), 4326))");
+		$c->set_system($node, $_, 0) for map { "fleet.$_" } 'crossing_distance', 'crossing_dwell', 'border_tolerance', 'flap_window';
+		$c->wait_until(sub { $c->sql($node, 'SHOW fleet.flap_window') eq '0' }, 'there is no rule');
+	}
+	my @fixes = sort { $a->[1] <=> $b->[1] || $a->[0] cmp $b->[0] } traces('fixes.csv.gz', 1, %cabs);
+	my $outcomes = $c->sql('a', "CREATE TABLE fixes (n int, cab text, t bigint, lat float8, lon float8);\nINSERT INTO fixes VALUES "
+		. join(', ', map { "($_, '$fixes[$_][0]', $fixes[$_][1], $fixes[$_][2], $fixes[$_][3])" } 0 .. $#fixes) . ";\n" . <<'SQL');
+SET client_min_messages = warning;
+SELECT count(fleet.register_vehicle(cab, lon, lat)) FROM (SELECT DISTINCT ON (cab) * FROM fixes ORDER BY cab, t) AS f;
+CREATE TEMPORARY TABLE outcomes (outcome text);
+DO $$
+DECLARE
+	f record;
+	r fleet.fix_result;
+BEGIN
+	FOR f IN SELECT * FROM fixes ORDER BY n LOOP
+		r := fleet.report_fix(f.cab, f.lon, f.lat, to_timestamp(f.t));
+		INSERT INTO outcomes VALUES (r.outcome);
+		COMMIT;
+		-- The next fix finds it where it is.
+		WHILE r.outcome = 'queued' AND NOT EXISTS (SELECT FROM fleet.vehicles WHERE vehicle_id = f.cab AND epoch > r.epoch) LOOP
+			PERFORM pg_sleep(0.002);
+			COMMIT;
+		END LOOP;
+	END LOOP;
+END
+$$;
+SELECT outcome, count(*) FROM outcomes GROUP BY outcome ORDER BY outcome;
+SQL
+	my %node = map { $county{$_} => $_ } keys %county;
+	my @truth = sort map { "$_->[0] $node{$_->[3]} $node{$_->[4]}" } traces('truth/crossings.csv.gz', 2, %cabs);
+	my @made = map { $_->[0] } map { $c->rows($_, "SELECT vehicle_id || ' ' || source || ' ' || target FROM fleet.handoff_log WHERE status = 'arrived' AND vehicle_id IN ('" . join("','", keys %cabs) . "')") } sort keys %county;
+
+	like($outcomes, qr/^queued\|@{[ scalar @truth ]}$/m, scalar(@fixes) . ' fixes: as many crossings are queued as there are');
+	is(join(', ', sort @made), join(', ', @truth), 'and handed off, from where to where');
+	$c->check_all('the cabs');
+}
 
 done_testing();
