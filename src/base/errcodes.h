@@ -41,6 +41,6 @@
 
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:
  * RF013 invalid geofence, RF014 geofences overlap, RF015 region not empty, RF019 no region
- * there, RF021 no synchronous standby, RF024 open branches. */
+ * there, RF021 no synchronous standby, RF024 open branches, RF032 not this node's region. */
 
 #endif							/* FLEET_BASE_ERRCODES_H */

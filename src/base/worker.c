@@ -57,7 +57,7 @@
 #include "base/shmem.h"
 #include "base/worker.h"
 
-#define WORKER_SLOTS		64
+#define WORKER_SLOTS		128
 #define LAUNCHER_NAP_MS		500
 
 /* How long a worker stays away, and how long it may take to end. */

@@ -227,6 +227,7 @@ my @public = (
 	[ 'SELECT fleet.report_fix(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)', text => 'car-a-1', @place, timestamptz => 'now',
 		float8 => 30, float8 => 90, float8 => 5, float8 => 80, float8 => 12, 'fleet.vehicle_status' => 'ONLINE' ],
 	[ 'SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-1', float8 => 1.5, float8 => 0.5, timestamptz => 'now' ],
+	[ 'SELECT fleet.set_crossing_rule(%s, %s, %s, %s)', text => 'a', float8 => 100, float8 => 60, float8 => 60 ],
 	[ 'SELECT fleet.rate_limit(%s, %s, %s, %s)', text => 'bucket', text => 'key', int4 => 3, interval => '1 minute' ],
 	[ 'SELECT fleet.require_rate(%s, %s, %s, %s)', text => 'many', text => 'key', int4 => 1000000, interval => '1 ms' ],
 	[ 'SET fleet.fix_min_interval = 1; SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-3', @place, timestamptz => 'now' ],
