@@ -37,10 +37,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #include "base/plan.h"
 #include "base/worker.h"
@@ -100,11 +106,26 @@ fleet_track_queue_init(void)
 	fleet_commit_add_step(call_if_waiting);
 }
 
+/* How many rows the table could have room for, at the most. */
+static int64
+most_rows(void)
+{
+	Relation	rel = table_open(get_relname_relid("handoff_queue", get_namespace_oid("fleet", false)),
+								 AccessShareLock);
+	int64		most = (int64) RelationGetNumberOfBlocks(rel) * MaxHeapTuplesPerPage;
+
+	table_close(rel, NoLock);
+	return most;
+}
+
+/* The rows are counted only where there may be so many. */
 static bool
 is_full(void)
 {
 	Datum		limit = Int64GetDatum(queue_limit);
 
+	if (most_rows() < queue_limit)
+		return false;
 	fleet_base_plan_execute(&length_plan, NULL, &limit, NULL);
 	return fleet_base_plan_int64(0, 1, NULL) >= queue_limit;
 }
