@@ -4014,7 +4014,7 @@ COMMENT ON FUNCTION fleet.last_read() IS
 
 CREATE TYPE fleet.fix_result AS (outcome text, region text, epoch bigint);
 COMMENT ON TYPE fleet.fix_result IS
-	'what became of a fix: accepted, stale, implausible or moved; the vehicle''s region and epoch after it';
+	'what became of a fix: accepted, stale, implausible, queued or moved; the vehicle''s region and epoch after it';
 
 CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at timestamptz DEFAULT now(),
 	speed_kmh float8 DEFAULT NULL, heading float8 DEFAULT NULL, accuracy_m float8 DEFAULT NULL,
@@ -4052,6 +4052,87 @@ COMMENT ON VIEW fleet.fix_feed IS
 ALTER VIEW fleet.fix_feed ALTER COLUMN at SET DEFAULT now();
 CREATE TRIGGER fleet_feed INSTEAD OF INSERT OR UPDATE OR DELETE ON fleet.fix_feed FOR EACH ROW EXECUTE FUNCTION fleet.feed();
 CREATE TRIGGER fleet_feed_end AFTER INSERT ON fleet.fix_feed FOR EACH STATEMENT EXECUTE FUNCTION fleet.feed();
+
+CREATE TABLE fleet.crossing_rules (
+	region text PRIMARY KEY,
+	distance_m float8 CHECK (distance_m = -1 OR distance_m BETWEEN 0 AND 100000),
+	dwell_s float8 CHECK (dwell_s = -1 OR dwell_s BETWEEN 0 AND 86400),
+	max_speed_mps float8 CHECK (max_speed_mps BETWEEN 0 AND 10000)
+);
+COMMENT ON TABLE fleet.crossing_rules IS
+	'where the crossing rule of this node''s region differs from the settings fleet.crossing_distance, fleet.crossing_dwell and fleet.max_speed; null = the setting holds';
+SELECT pg_catalog.pg_extension_config_dump('fleet.crossing_rules', '');
+
+CREATE FUNCTION fleet.rules_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'fleet_track_rules_changed'
+	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION fleet.rules_changed() IS 'trigger of fleet.crossing_rules: has all sessions read them anew';
+REVOKE EXECUTE ON FUNCTION fleet.rules_changed() FROM PUBLIC;
+CREATE TRIGGER fleet_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fleet.crossing_rules
+	FOR EACH STATEMENT EXECUTE FUNCTION fleet.rules_changed();
+
+CREATE FUNCTION fleet.set_crossing_rule(region text, distance_m float8 DEFAULT NULL, dwell_s float8 DEFAULT NULL, max_speed_mps float8 DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF region IS NULL OR NOT EXISTS (SELECT FROM fleet.map_regions AS m WHERE m.name = set_crossing_rule.region) THEN
+		RAISE EXCEPTION 'region "%" does not exist', region
+			USING ERRCODE = 'RF004', HINT = 'The view fleet.regions lists them.';
+	ELSIF region IS DISTINCT FROM fleet.own_region() THEN
+		RAISE EXCEPTION 'region "%" is not the region of this node', region
+			USING ERRCODE = 'RF032', DETAIL = 'Crossings are decided by the node that has the vehicle, with a rule of its own.',
+			HINT = 'Call that region''s node.';
+	ELSIF NOT (COALESCE(distance_m = -1 OR distance_m BETWEEN 0 AND 100000, true)
+			AND COALESCE(dwell_s = -1 OR dwell_s BETWEEN 0 AND 86400, true)
+			AND COALESCE(max_speed_mps BETWEEN 0 AND 10000, true)) THEN
+		RAISE EXCEPTION 'invalid crossing rule for region "%"', region
+			USING ERRCODE = 'invalid_parameter_value',
+			DETAIL = 'The distance is from 0 to 100000 m and the dwell from 0 to 86400 s, or -1; the speed is from 0 to 10000 m/s.';
+	END IF;
+	DELETE FROM fleet.crossing_rules AS r WHERE r.region = set_crossing_rule.region;
+	IF num_nonnulls(distance_m, dwell_s, max_speed_mps) > 0 THEN
+		INSERT INTO fleet.crossing_rules VALUES (region, distance_m, dwell_s, max_speed_mps);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fleet.set_crossing_rule(text, float8, float8, float8) IS
+	'the crossing rule of this node''s region, where it differs from the settings: metres past the border, seconds past it, greatest speed in m/s; null = the setting holds';
+REVOKE EXECUTE ON FUNCTION fleet.set_crossing_rule(text, float8, float8, float8) FROM PUBLIC;
+
+CREATE TABLE fleet.handoff_queue (
+	vehicle_id text PRIMARY KEY,
+	target text NOT NULL,
+	epoch bigint NOT NULL,
+	queued_at timestamptz NOT NULL DEFAULT now(),
+	attempts integer NOT NULL DEFAULT 0,
+	next_try timestamptz NOT NULL DEFAULT now(),
+	last_error text
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+COMMENT ON TABLE fleet.handoff_queue IS
+	'vehicles of this node that have crossed a border and are handed off by the worker; a row goes in the transaction of its handoff, or when it is not true any more';
+COMMENT ON COLUMN fleet.handoff_queue.epoch IS 'of the vehicle when it crossed';
+SELECT pg_catalog.pg_extension_config_dump('fleet.handoff_queue', '');
+
+CREATE UNLOGGED TABLE fleet.flaps (
+	vehicle_id text PRIMARY KEY,
+	kind text NOT NULL CHECK (kind IN ('border', 'jumps')),
+	count bigint NOT NULL DEFAULT 1,
+	since timestamptz NOT NULL DEFAULT clock_timestamp(),
+	last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	damped_until timestamptz
+) WITH (fillfactor = 70);
+COMMENT ON TABLE fleet.flaps IS 'internal: behind the view fleet.flapping; what is a day old is deleted';
+
+CREATE VIEW fleet.flapping AS
+	SELECT f.vehicle_id, f.kind, f.count, f.since, f.last_at, f.damped_until FROM fleet.flaps AS f
+	WHERE f.last_at > clock_timestamp() - current_setting('fleet.flap_window')::interval
+		-- A receiver may be wrong once.
+		AND (f.damped_until IS NOT NULL OR f.count >= 3);
+COMMENT ON VIEW fleet.flapping IS
+	'vehicles that went back and forth within the last fleet.flap_window: over a border, which damps their handoffs, or by jumps that no vehicle makes, as two devices under one id do';
+COMMENT ON COLUMN fleet.flapping.count IS 'fixes that were damped or ignored since';
+COMMENT ON COLUMN fleet.flapping.damped_until IS 'time of the fix with which it is handed off if it stays there; null where its fixes are ignored';
 
 CREATE FUNCTION fleet.rate_limit(bucket text, key text, max integer, per interval) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'fleet_track_rate_limit'

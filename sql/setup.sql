@@ -70,6 +70,19 @@ BEGIN
 END
 $$;
 
+-- Waits until all crossings that were queued here are done.
+CREATE FUNCTION test.drain() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		IF NOT EXISTS (SELECT FROM fleet.handoff_queue) THEN
+			RETURN 'drained';
+		END IF;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN 'not drained within 10 s';
+END
+$$;
+
 -- The rows of this node's own region, by what does not change from run to run.
 CREATE VIEW test.my_rides AS SELECT ride_id, vehicle_id, status, epoch FROM fleet.rides
 	WHERE region = fleet.own_region() ORDER BY ride_id COLLATE "C";

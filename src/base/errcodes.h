@@ -43,6 +43,6 @@
 /* Raised from PL/pgSQL in the install script, listed here so that no code is used twice:
  * RF013 invalid geofence, RF014 geofences overlap, RF015 region not empty, RF019 no region
  * there, RF021 no synchronous standby, RF024 open branches,
- * RF030 vehicle without a position, RF034 too much to heal, RF035 no pg_cron (a notice). */
+ * RF030 vehicle without a position, RF034 too much to heal, RF035 no pg_cron (a notice), RF032 not this node's region. */
 
 #endif							/* FLEET_BASE_ERRCODES_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  One background worker in each database that is a node.
+ *	  Background workers in each database that is a node.
  *
  * A launcher, started with the server, looks at all databases and starts a
  * resolver in each.  A resolver that finds no fleet node in its database says
@@ -10,12 +10,15 @@
  * again at the launcher's next round, and so is one that was asked for and does
  * not come: the postmaster may have had no process for it.
  *
+ * A worker of another kind is started when somebody first calls it, and stays.  The
+ * call may be lost with the server, so whoever has work for it says so again.
+ *
  * A connected worker would stand in the way of DROP DATABASE, of renaming, and
  * of copying the database by CREATE DATABASE.  Before one of these runs, the
- * database's worker is stopped, and is started again some seconds later if the
+ * database's workers are stopped, and are started again some seconds later if the
  * database is still there.
  *
- * Each database has a slot.  A worker owns its slot only while the slot's
+ * Each worker of a database has a slot.  A worker owns its slot only while the slot's
  * generation is the one it was started with, so that one which is slow to end
  * cannot clear the slot of its successor.
  *
@@ -54,7 +57,7 @@
 #include "base/shmem.h"
 #include "base/worker.h"
 
-#define WORKER_SLOTS		64
+#define WORKER_SLOTS		128
 #define LAUNCHER_NAP_MS		500
 
 /* How long a worker stays away, and how long it may take to end. */
@@ -79,6 +82,7 @@ typedef enum SlotState
 typedef struct WorkerSlot
 {
 	Oid			database;
+	FleetWorkerKind kind;
 	SlotState	state;
 	uint32		generation;
 	PGPROC	   *proc;			/* of the running worker, or NULL */
@@ -94,6 +98,16 @@ typedef struct WorkerShared
 } WorkerShared;
 
 PGDLLEXPORT void fleet_base_launcher_main(Datum main_arg);
+
+/* By FleetWorkerKind. */
+static const struct
+{
+	const char *type;
+	const char *function;
+}			kinds[] = {
+	{"fleet resolver", "fleet_commit_resolver_main"},
+	{"fleet handoffs", "fleet_track_queue_main"}
+};
 
 static WorkerShared *shared = NULL;
 static int	my_slot = -1;
@@ -132,9 +146,9 @@ fleet_base_worker_init(void)
 	ProcessUtility_hook = on_utility;
 }
 
-/* The slot of a database, or a free one for it, or NULL.  Lock held. */
+/* The slot of a worker, or a free one for it, or NULL.  Lock held. */
 static WorkerSlot *
-slot_of(Oid database, bool create)
+slot_of(Oid database, FleetWorkerKind kind, bool create)
 {
 	WorkerSlot *free_slot = NULL;
 
@@ -145,12 +159,13 @@ slot_of(Oid database, bool create)
 			if (free_slot == NULL)
 				free_slot = &shared->slots[i];
 		}
-		else if (shared->slots[i].database == database)
+		else if (shared->slots[i].database == database && shared->slots[i].kind == kind)
 			return &shared->slots[i];
 	}
 	if (create && free_slot != NULL)
 	{
 		free_slot->database = database;
+		free_slot->kind = kind;
 		free_slot->state = SLOT_WANTED;
 		free_slot->proc = NULL;
 	}
@@ -165,7 +180,7 @@ fleet_base_worker_wanted(Oid database)
 
 	fleet_base_require_loaded();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	slot = slot_of(database, true);
+	slot = slot_of(database, FLEET_WORKER_RESOLVER, true);
 	if (slot != NULL && slot->state == SLOT_NO_NODE)
 		slot->state = SLOT_WANTED;
 	else if (slot != NULL)
@@ -176,40 +191,70 @@ fleet_base_worker_wanted(Oid database)
 	if (slot == NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("fleet runs workers in at most %d databases of one server", WORKER_SLOTS)));
+				 errmsg("fleet runs at most %d workers on one server", WORKER_SLOTS)));
 }
 
-/* Have the worker of a database look at its work now.  Never throws. */
+/* Have a worker look at its work now; false where it does not run. */
+static bool
+wake(Oid database, FleetWorkerKind kind)
+{
+	WorkerSlot *slot;
+	bool		running;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	slot = slot_of(database, kind, false);
+	running = slot != NULL && slot->proc != NULL;
+	if (running)
+		SetLatch(&slot->proc->procLatch);
+	LWLockRelease(&shared->lock);
+	return running;
+}
+
+/* Have the resolver of a database look at its work now.  Never throws. */
 void
 fleet_base_worker_wake(Oid database)
 {
+	(void) wake(database, FLEET_WORKER_RESOLVER);
+}
+
+/* The same with any worker, which is started if need be.  Never throws. */
+void
+fleet_base_worker_call(Oid database, FleetWorkerKind kind)
+{
 	WorkerSlot *slot;
 
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	slot = slot_of(database, false);
-	if (slot != NULL && slot->proc != NULL)
-		SetLatch(&slot->proc->procLatch);
+	if (wake(database, kind))
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database, kind, true);
+	if (slot != NULL && slot->state == SLOT_NO_NODE)
+		slot->state = SLOT_WANTED;
+	if (shared->launcher != NULL)
+		SetLatch(&shared->launcher->procLatch);
 	LWLockRelease(&shared->lock);
 }
 
 /* ---------- making way ---------- */
 
-/* Tell a database's worker to end.  True while there is one. */
+/* Tell a database's workers to end.  True while there is one. */
 static bool
-pause_worker(Oid database)
+pause_workers(Oid database)
 {
-	WorkerSlot *slot;
 	bool		running = false;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	slot = slot_of(database, false);
-	if (slot != NULL && slot->state != SLOT_NO_NODE)
+	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
+		WorkerSlot *slot = &shared->slots[i];
+
+		if (slot->database != database || slot->state == SLOT_FREE || slot->state == SLOT_NO_NODE)
+			continue;
 		slot->state = SLOT_PAUSED;
 		slot->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE_MS);
-		running = slot->proc != NULL;
-		if (running)
-			kill(slot->proc->pid, SIGTERM);
+		if (slot->proc == NULL)
+			continue;
+		kill(slot->proc->pid, SIGTERM);
+		running = true;
 	}
 	LWLockRelease(&shared->lock);
 	return running;
@@ -259,7 +304,7 @@ make_way(Oid database)
 {
 	if (!is_owner(database))
 		return;
-	for (int ms = 0; ms < STOP_WAIT_MS && pause_worker(database); ms += 10)
+	for (int ms = 0; ms < STOP_WAIT_MS && pause_workers(database); ms += 10)
 	{
 		pg_usleep(10 * 1000L);
 		CHECK_FOR_INTERRUPTS();
@@ -363,10 +408,12 @@ start_worker(int index)
 	BackgroundWorker worker = {0};
 	WorkerSlot *slot = &shared->slots[index];
 	Oid			database;
+	FleetWorkerKind kind;
 	uint32		generation;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	database = slot->database;
+	kind = slot->kind;
 	generation = ++slot->generation;
 	slot->state = SLOT_STARTED;
 	slot->wanted_again = false;
@@ -375,10 +422,10 @@ start_worker(int index)
 
 	if (FLEET_FAULT_ON("worker-lost"))
 		return;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "fleet resolver for database %u", database);
-	strlcpy(worker.bgw_type, "fleet resolver", BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database %u", kinds[kind].type, database);
+	strlcpy(worker.bgw_type, kinds[kind].type, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "fleet", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "fleet_commit_resolver_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, kinds[kind].function, BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
@@ -391,7 +438,8 @@ start_worker(int index)
 		LWLockRelease(&shared->lock);
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("fleet could not start a resolver"),
+				 errmsg("fleet could not start a worker"),
+				 errdetail("It is \"%s\".", worker.bgw_name),
 				 errhint("Raise max_worker_processes.")));
 	}
 }
@@ -417,11 +465,10 @@ list_databases(void)
 	return databases;
 }
 
-/* Give each database a slot; free those of dropped ones. */
+/* Give each database's resolver a slot; free those of dropped ones. */
 static void
 look_at_databases(void)
 {
-	bool		seen[WORKER_SLOTS] = {false};
 	List	   *databases;
 	ListCell   *cell;
 
@@ -429,14 +476,10 @@ look_at_databases(void)
 	databases = list_databases();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	foreach(cell, databases)
-	{
-		WorkerSlot *slot = slot_of(lfirst_oid(cell), true);
-
-		if (slot != NULL)
-			seen[slot - shared->slots] = true;
-	}
+		(void) slot_of(lfirst_oid(cell), FLEET_WORKER_RESOLVER, true);
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (!seen[i] && shared->slots[i].proc == NULL)
+		if (shared->slots[i].proc == NULL &&
+			!list_member_oid(databases, shared->slots[i].database))
 			shared->slots[i].state = SLOT_FREE;
 	LWLockRelease(&shared->lock);
 	CommitTransactionCommand();

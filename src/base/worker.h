@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker.h
- *	  One background worker in each database that is a node.
+ *	  Background workers in each database that is a node.
  *
  * Copyright (c) 2026, the fleet authors
  *
@@ -14,9 +14,16 @@
 
 #include "postgres.h"
 
+typedef enum FleetWorkerKind
+{
+	FLEET_WORKER_RESOLVER,		/* in each node's database */
+	FLEET_WORKER_HANDOFFS		/* once it was called */
+} FleetWorkerKind;
+
 extern void fleet_base_worker_init(void);
 extern void fleet_base_worker_wanted(Oid database);
 extern void fleet_base_worker_wake(Oid database);
+extern void fleet_base_worker_call(Oid database, FleetWorkerKind kind);
 extern bool fleet_base_worker_start(Datum main_arg);
 extern void fleet_base_worker_not_wanted(void);
 

@@ -41,6 +41,7 @@ extern void fleet_commit_end_step(void);
 extern const char *fleet_commit_begin(void);
 extern bool fleet_commit_is_begun(void);
 extern void fleet_commit_want_worker(void);
+extern void fleet_commit_call_handoffs(void);
 extern FleetBranch *fleet_commit_join(const char *region);
 extern char *fleet_commit_ask(FleetBranch *branch, const char *sql, int nparams,
 							  const char *const *params);

@@ -64,6 +64,7 @@ int			fleet_commit_lock_timeout = 1000;
 
 FleetDtx   *fleet_commit_dtx = NULL;
 static bool worker_wanted = false;	/* once this transaction commits */
+static bool handoffs_called = false;	/* the same */
 
 static void pre_commit(void);
 static void pre_prepare(void);
@@ -153,6 +154,18 @@ fleet_commit_want_worker(void)
 {
 	fleet_base_xact_handle(&handlers);
 	worker_wanted = true;
+}
+
+/*
+ * Call the worker that does queued handoffs when this transaction commits.  Where it
+ * is prepared instead, the session that commits it then calls: a coordinator
+ * does so on the connection that has prepared.
+ */
+void
+fleet_commit_call_handoffs(void)
+{
+	fleet_base_xact_handle(&handlers);
+	handoffs_called = true;
 }
 
 /* ---------- the end of the transaction ---------- */
@@ -387,7 +400,9 @@ committed(void)
 
 	if (worker_wanted)
 		fleet_base_worker_wanted(MyDatabaseId);
-	worker_wanted = false;
+	if (handoffs_called)
+		fleet_base_worker_call(MyDatabaseId, FLEET_WORKER_HANDOFFS);
+	worker_wanted = handoffs_called = false;
 	if (fleet_commit_dtx == NULL)
 		return;
 	FLEET_FAULT_NOTHROW("after-local-commit");
@@ -418,7 +433,7 @@ aborted(void)
 {
 	int64		deadline;
 
-	worker_wanted = false;
+	worker_wanted = handoffs_called = false;
 	if (fleet_commit_dtx == NULL)
 		return;
 	deadline = fleet_remote_deadline(FLEET_AWAIT_PREPARE_MS);

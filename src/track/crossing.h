@@ -47,4 +47,9 @@ typedef enum FleetCrossing
 extern FleetCrossing fleet_track_crossing_decide(const FleetCrossingRule *rule,
 												 const FleetCrossingFix *fix);
 
+extern double fleet_track_crossing_delay(const FleetCrossingRule *rule, int handoffs,
+										 double most_s);
+extern bool fleet_track_crossing_is_jump(const FleetCrossingRule *rule,
+										 const FleetCrossingFix *fix);
+
 #endif							/* FLEET_TRACK_CROSSING_H */

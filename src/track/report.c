@@ -7,11 +7,11 @@
  *	   too soon after the last (pace.c).
  *	2. The vehicle's row is locked.  A fix that is not newer than the row's is
  *	   stale and changes nothing, so a repeated report does no harm.
- *	3. The crossing rule (crossing.h) says what it means for the region.
+ *	3. The crossing rule (rules.c) says what it means for the region.
  *	4. The row, and the place of the vehicle's open ride, are updated; fences that the
- *	   vehicle has passed say so (fence.c).
- *	5. Where the vehicle has crossed, it is handed off with its open ride, in
- *	   the same transaction.
+ *	   vehicle has passed say so (fence.c), and the fix goes into the history (history.c).
+ *	5. Where the vehicle has crossed, it is handed off with its open ride: by a
+ *	   worker, soon (queue.c), or in the same transaction.
  *
  * A vehicle that is not here is looked for (handoff/route.c), and the node that
  * has it does 2 to 4.
@@ -50,13 +50,13 @@
 #include "base/plan.h"
 #include "handoff/handoff.h"
 #include "region/locate.h"
-#include "track/crossing.h"
 #include "track/fence.h"
 #include "track/history.h"
 #include "track/limit.h"
+#include "track/queue.h"
 #include "track/report.h"
+#include "track/rules.h"
 #include "track/store.h"
-#include "track/track.h"
 
 /* Made where the vehicle is; a null outcome where this is itself done for another node. */
 static FleetPlan elsewhere_plan = {
@@ -154,7 +154,7 @@ take(const FleetRegionMap *map, FleetStore *store, FleetReport *r)
 	if (vehicle.has_fix && r->fix.at <= vehicle.fix_at)
 		return;
 	at_region = region_of_fix(map, &r->fix);
-	crossing = fleet_track_decide(map->own, at_region, &vehicle, &r->fix);
+	crossing = fleet_track_cross_decide(map->own, at_region, &vehicle, &r->fix);
 	r->outcome = "implausible";
 	if (crossing == FLEET_CROSSING_IMPLAUSIBLE)
 		return;
@@ -221,6 +221,19 @@ forget_overtaken(FleetReport **reports, int n)
 	}
 }
 
+/* Leave to the worker what may be done soon. */
+static void
+queue_crossings(FleetReport **reports, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (reports[i]->target != NULL &&
+			fleet_track_queue_add(reports[i]->fix.vehicle, reports[i]->epoch, reports[i]->target))
+		{
+			reports[i]->outcome = "queued";
+			reports[i]->target = NULL;
+		}
+}
+
 /* Hand off all vehicles that have crossed to a region, in one go. */
 static void
 hand_off_to(const FleetRegion *target, FleetReport **reports, int n)
@@ -253,6 +266,7 @@ report_here(const FleetRegionMap *map, FleetReport **reports, int n)
 	keep_all(reports, n);
 	SPI_finish();
 	forget_overtaken(reports, n);
+	queue_crossings(reports, n);
 	if (fleet_handoff_is_serving())	/* handing it off is for the node that asked */
 	{
 		for (int i = 0; i < n; i++)

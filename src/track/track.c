@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * track.c
- *	  fleet.report_fix() and fleet.report_fixes(), and the settings of position reports.
+ *	  fleet.report_fix() and fleet.report_fixes().
  *
  * What becomes of a fix is in report.c.
  *
@@ -18,24 +18,20 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "base/errcodes.h"
-#include "region/locate.h"
 #include "track/fence.h"
 #include "track/history.h"
 #include "track/limit.h"
+#include "track/queue.h"
 #include "track/report.h"
+#include "track/rules.h"
 #include "track/track.h"
 
 PG_FUNCTION_INFO_V1(fleet_track_report_fix);
 PG_FUNCTION_INFO_V1(fleet_track_report_fixes);
-
-static double crossing_distance = 100.0;
-static double crossing_dwell = 60.0;
-static double max_speed = 60.0;
 
 /* One of the arrays that fleet.report_fixes is given. */
 typedef struct Column
@@ -48,55 +44,14 @@ typedef struct Column
 void
 fleet_track_init(void)
 {
-	DefineCustomRealVariable("fleet.crossing_distance",
-							 "How far past the border of its region a vehicle has crossed, in metres.",
-							 "Raise it where positions are inexact; 0 = at once, -1 = distance does not count.",
-							 &crossing_distance, 100.0, -1.0, 100000.0,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomRealVariable("fleet.crossing_dwell",
-							 "How long a vehicle must be past the border of its region to have crossed.",
-							 "Raise it where vehicles drive along borders; 0 = at once, -1 = time does not count.",
-							 &crossing_dwell, 60.0, -1.0, 86400.0,
-							 PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomRealVariable("fleet.max_speed",
-							 "A fix that implies a higher speed is ignored, in metres per second.",
-							 "Raise it for aircraft and fast trains; 0 turns it off.",
-							 &max_speed, 60.0, 0.0, 10000.0,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
+	fleet_track_rules_init();
+	fleet_track_flap_init();
+	fleet_track_queue_init();
 	fleet_track_limit_init();
 	fleet_track_pace_init();
 	fleet_track_report_init();
 	fleet_track_history_init();
 	fleet_track_fence_init();
-}
-
-static double
-seconds_between(TimestampTz from, TimestampTz to)
-{
-	return (double) (to - from) / USECS_PER_SEC;
-}
-
-/* What a fix in at_region (NULL: none) means for a vehicle of ours, by the settings. */
-FleetCrossing
-fleet_track_decide(const FleetRegion *own, const FleetRegion *at_region,
-				   const FleetFixVehicle *vehicle, const FleetFix *fix)
-{
-	FleetCrossingRule rule = {crossing_distance, crossing_dwell, max_speed};
-	FleetCrossingFix crossing = {0};
-
-	crossing.has_last = vehicle->has_fix && vehicle->has_place;
-	crossing.last_lon = vehicle->lon;
-	crossing.last_lat = vehicle->lat;
-	crossing.elapsed_s = vehicle->has_fix ? seconds_between(vehicle->fix_at, fix->at) : 0;
-	crossing.lon = fix->lon;
-	crossing.lat = fix->lat;
-	crossing.is_outside = at_region != NULL && at_region != own;
-	crossing.was_outside = vehicle->outside != NULL && vehicle->outside == at_region;
-	if (crossing.was_outside)
-		crossing.outside_s = seconds_between(vehicle->outside_since, fix->at);
-	if (crossing.is_outside && crossing_distance > 0)
-		crossing.past_m = fleet_region_distance(own, fix->lon, fix->lat, crossing_distance);
-	return fleet_track_crossing_decide(&rule, &crossing);
 }
 
 /* ---------- one ---------- */

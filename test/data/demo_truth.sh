@@ -26,7 +26,8 @@ TRACES=${TRACES:-$FLEET_ROOT/../shared/data}
 CABS=${CABS:-20}
 DAYS=${DAYS:-10}
 BEGIN=1211094000                # 2008-05-18 07:00:00 UTC, where the data begin
-RULES="-c fleet.crossing_distance=0 -c fleet.crossing_dwell=0 -c fleet.max_speed=0 -c fleet.border_tolerance=0"
+RULES="-c fleet.handoff_mode=immediate -c fleet.flap_window=0
+    -c fleet.crossing_distance=0 -c fleet.crossing_dwell=0 -c fleet.max_speed=0 -c fleet.border_tolerance=0"
 
 SIM=$FLEET_ROOT/test/sim
 CLUSTER_SH=$FLEET_ROOT/test/cluster.sh

@@ -250,6 +250,7 @@ my @public = (
 	[ 'SELECT fleet.ride_path(%s)', text => 'a-1' ],
 	[ 'SELECT fleet.vehicle_path(%s, %s, %s)', text => 'car-a-1', timestamptz => 'now', timestamptz => 'tomorrow' ],
 	[ 'SELECT * FROM fleet.path_fixes(%s, %s, %s, %s)', text => 'vehicle', text => 'car-a-1', timestamptz => 'yesterday', timestamptz => 'tomorrow' ],
+	[ 'SELECT fleet.set_crossing_rule(%s, %s, %s, %s)', text => 'a', float8 => 100, float8 => 60, float8 => 60 ],
 	[ 'SELECT fleet.rate_limit(%s, %s, %s, %s)', text => 'bucket', text => 'key', int4 => 3, interval => '1 minute' ],
 	[ 'SELECT fleet.require_rate(%s, %s, %s, %s)', text => 'many', text => 'key', int4 => 1000000, interval => '1 ms' ],
 	[ 'SET fleet.fix_min_interval = 1; SELECT fleet.report_fix(%s, %s, %s, %s)', text => 'car-a-3', @place, timestamptz => 'now' ],

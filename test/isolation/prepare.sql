@@ -38,3 +38,6 @@ $outer$;
 SET client_min_messages = warning;
 CREATE EXTENSION fleet CASCADE;
 SELECT fleet.init_node('node_there');
+-- Each crossing at once, however often.
+ALTER DATABASE fleet_there SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_there SET fleet.flap_window = 0;

@@ -37,6 +37,7 @@ INSERT INTO contract VALUES
 		'TABLE(at timestamp with time zone, lon double precision, lat double precision)', 'v', false, true, true),
 	('make_history_partitions', 'days integer', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
 	('drop_old_history', '', 'TABLE(part text, outcome text, fixes bigint)', 'v', true, false, false),
+	('set_crossing_rule', 'region text, distance_m double precision, dwell_s double precision, max_speed_mps double precision', 'void', 'v', false, false, false),
 	('rate_limit', 'bucket text, key text, max integer, per interval', 'boolean', 'v', false, false, false),
 	('require_rate', 'bucket text, key text, max integer, per interval', 'void', 'v', false, false, false),
 	('add_fence', 'name text, area public.geometry, events text[], dwell interval, status fleet.vehicle_status, notify boolean', 'text', 'v', false, false, false),
@@ -164,7 +165,7 @@ SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamesp
 
 -- Optional arguments.
 SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', proname, n))
-	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('path_fixes', 2), ('make_history_partitions', 1), ('report_fixes', 7),
+	FROM (VALUES ('add_region', 1), ('register_vehicle', 1), ('request_ride', 6), ('set_ride_status', 3), ('cancel_ride', 2), ('update_ride', 1), ('report_fix', 7), ('set_crossing_rule', 3), ('path_fixes', 2), ('make_history_partitions', 1), ('report_fixes', 7),
 		('create_change_stream', 1), ('consume', 2), ('restore_snapshot', 1), ('thin_snapshots', 1), ('prune_departures', 1), ('prune_handoff_log', 1),
 		('prune_call_log', 1), ('prune_idempotency_keys', 1), ('prune_dead_letters', 1), ('prune_job_runs', 1), ('retry_dead_letters', 2), ('add_fence', 4), ('add_pair', 1), ('drop_fence_events', 1),
 		('search_rides', 13), ('count_rides', 11), ('ride_totals', 11), ('live_rides', 4), ('get_ride', 1), ('nearest_vehicles', 5), ('vehicles_within', 3)) AS v(name, n)
@@ -173,9 +174,9 @@ SELECT is(pronargdefaults::int, n, format('fleet.%s has %s optional arguments', 
 -- Tables, views, types.
 SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p', 'f') AND NOT relispartition$$,
 	$$VALUES ('drift_cursors'), ('drift_reports'), ('heal_log'), ('conflicts'),
-		('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'),
+		('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('replica_joins'), ('replica_slots'), ('replica_sources'), ('graves_collected'), ('heartbeat'), ('vehicles'), ('rides'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('resolution'), ('crossing_rules'), ('handoff_queue'), ('flaps'),
 		('dead_letters'), ('consumers'), ('fences'), ('fence_log'), ('fence_events'), ('snapshots'), ('snapshot_positions'), ('snapshot_rides'), ('restores'), ('restored_rows'), ('departures_pruned'), ('job_settings'), ('job_runs'), ('activity'), ('fix_history')$$, 'tables');
-SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('in_doubt'), ('jobs'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
+SELECT set_eq($$SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('v', 'm')$$, $$VALUES ('fix_feed'), ('flapping'), ('in_doubt'), ('jobs'), ('limits'), ('live_index'), ('located_in'), ('peers'), ('regions'), ('replica_status'), ('requested_by')$$, 'views');
 SELECT enums_are('fleet', ARRAY['ride_status', 'vehicle_status']);
 SELECT enum_has_labels('fleet', 'ride_status', ARRAY['PENDING', 'EN_ROUTE', 'ARRIVED', 'IN_PROGRESS', 'COMPLETED', 'CANCELLED']);
 SELECT enum_has_labels('fleet', 'vehicle_status', ARRAY['OFFLINE', 'ONLINE', 'BUSY', 'ON_TRIP']);
@@ -211,7 +212,7 @@ SELECT is((SELECT columns FROM columns WHERE rel = 'fix_result'), 'outcome text,
 SELECT ok((SELECT relkind = 'r' FROM pg_class WHERE oid = 'fleet.local_rides'::regclass), 'own rides are a table');
 SELECT ok((SELECT relkind = 'f' FROM pg_class WHERE oid = 'fleet.rides_east'::regclass), 'other rides are a foreign table');
 SELECT set_eq($$SELECT relname FROM pg_class AS c JOIN pg_extension AS e ON c.oid = ANY (e.extconfig) WHERE extname = 'fleet' AND relkind = 'r'$$,
-	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts'), ('departures_pruned'), ('job_settings'), ('activity'), ('fix_history_default')$$, 'tables whose rows pg_dump keeps');
+	$$VALUES ('node'), ('map'), ('map_regions'), ('map_log'), ('map_replicas'), ('departures'), ('handoff_log'), ('decisions'), ('call_log'), ('crossing_rules'), ('handoff_queue'), ('dead_letters'), ('graves_collected'), ('fences'), ('fence_log'), ('fence_events'), ('heal_log'), ('conflicts'), ('departures_pruned'), ('job_settings'), ('activity'), ('fix_history_default')$$, 'tables whose rows pg_dump keeps');
 
 SELECT results_eq($$SELECT p.part::text, array_length(p.columns, 1) FROM fleet.published() AS p WHERE p.part LIKE 'local%' ORDER BY 1$$,
 	$$SELECT 'local_' || c.relname, count(*)::integer FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -226,7 +227,8 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		'fleet.border_tolerance', 'fleet.crossing_distance', 'fleet.crossing_dwell', 'fleet.max_speed', 'fleet.lock_timeout',
 		'fleet.prepare_timeout', 'fleet.commit_timeout', 'fleet.resolve_interval', 'fleet.max_in_doubt_age', 'fleet.heartbeat_interval', 'fleet.read_timeout', 'fleet.breaker_failures', 'fleet.sum_threshold', 'fleet.fix_min_interval', 'fleet.limit_entries', 'fleet.live_index_size', 'fleet.vehicle_ttl', 'fleet.fence_event_retention',
 		'fleet.drift_timeout', 'fleet.drift_threshold', 'fleet.heal_limit', 'fleet.snapshot_keep_all', 'fleet.snapshot_keep_hourly', 'fleet.snapshot_keep_daily',
-		'fleet.departure_retention', 'fleet.log_retention', 'fleet.job_runs_retention', 'fleet.history_retention')$$,
+		'fleet.departure_retention', 'fleet.log_retention', 'fleet.job_runs_retention', 'fleet.history_retention',
+		'fleet.handoff_mode', 'fleet.handoff_queue_limit', 'fleet.flap_window')$$,
 	$$VALUES ('fleet.border_tolerance', '1000', '0', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_distance', '100', '-1', '100000', NULL, 'user', 'real'),
 		('fleet.crossing_dwell', '60', '-1', '86400', 's', 'user', 'real'),
@@ -239,6 +241,9 @@ SELECT set_eq($$SELECT name, reset_val, min_val, max_val, unit, context, vartype
 		('fleet.heartbeat_interval', '1000', '10', '60000', 'ms', 'sighup', 'integer'),
 		('fleet.read_timeout', '5000', '1', '600000', 'ms', 'user', 'integer'),
 		('fleet.breaker_failures', '5', '0', '1000000', NULL, 'superuser', 'integer'),
+		('fleet.handoff_mode', 'queued', NULL, NULL, NULL, 'user', 'enum'),
+		('fleet.handoff_queue_limit', '10000', '0', '1000000', NULL, 'superuser', 'integer'),
+		('fleet.flap_window', '600', '0', '86400', 's', 'user', 'integer'),
 		('fleet.fix_min_interval', '0', '0', '86400000', 'ms', 'superuser', 'integer'),
 		('fleet.fence_event_retention', '604800', '0', '316224000', 's', 'superuser', 'integer'),
 		('fleet.drift_timeout', '5000', '100', '600000', 'ms', 'superuser', 'integer'),
@@ -260,7 +265,7 @@ SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name 
 		('fleet.prepare_timeout'), ('fleet.commit_timeout'), ('fleet.connect_timeout'), ('fleet.resolve_interval'), ('fleet.max_clock_skew'),
 		('fleet.allow_async'), ('fleet.max_in_doubt_age'), ('fleet.heartbeat_interval'), ('fleet.read_timeout'), ('fleet.routing'), ('fleet.breaker_failures'), ('fleet.sum_threshold'), ('fleet.fix_durability'), ('fleet.fix_min_interval'), ('fleet.history_retention'), ('fleet.limit_entries'), ('fleet.live_index_size'), ('fleet.vehicle_ttl'), ('fleet.fence_event_retention'),
 		('fleet.drift_timeout'), ('fleet.drift_threshold'), ('fleet.heal_limit'),
-		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention'), ('fleet.inline_local_reads')$$, 'no other settings');
+		('fleet.snapshot_keep_all'), ('fleet.snapshot_keep_hourly'), ('fleet.snapshot_keep_daily'), ('fleet.departure_retention'), ('fleet.log_retention'), ('fleet.job_runs_retention'), ('fleet.inline_local_reads'), ('fleet.handoff_mode'), ('fleet.handoff_queue_limit'), ('fleet.flap_window')$$, 'no other settings');
 SELECT is((SELECT boot_val FROM pg_settings WHERE name = 'fleet.allow_async'), 'off', 'a node without a standby is not allowed by default');
 SELECT is((SELECT boot_val || ' ' || context FROM pg_settings WHERE name = 'fleet.inline_local_reads'), 'on user', 'local reads are part of their statement by default');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND name NOT IN ('fleet.fault', 'fleet.test_clock_offset') AND (short_desc = '' OR COALESCE(extra_desc, '') = '')$$,
@@ -268,7 +273,7 @@ SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'fleet.%' AND nam
 SELECT throws_ok($$SET fleet.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved');
 SELECT throws_ok(format('SET %s = %s', name, value), '22023', NULL, format('%s = %s is out of range', name, value)) FROM (VALUES
 	('fleet.border_tolerance', '-1'), ('fleet.crossing_distance', '-2'), ('fleet.crossing_dwell', '86401'), ('fleet.max_speed', '-1'),
-	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1'), ('fleet.sum_threshold', '-1'), ('fleet.fix_min_interval', '-1'), ('fleet.vehicle_ttl', '-1'), ('fleet.fence_event_retention', '-1')) AS v(name, value);
+	('fleet.lock_timeout', '0'), ('fleet.prepare_timeout', '9'), ('fleet.commit_timeout', '0'), ('fleet.read_timeout', '0'), ('fleet.breaker_failures', '-1'), ('fleet.sum_threshold', '-1'), ('fleet.fix_min_interval', '-1'), ('fleet.vehicle_ttl', '-1'), ('fleet.fence_event_retention', '-1'), ('fleet.handoff_mode', 'later'), ('fleet.handoff_queue_limit', '-1'), ('fleet.flap_window', '86401')) AS v(name, value);
 
 -- Comments.
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'fleet'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,

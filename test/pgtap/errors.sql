@@ -22,6 +22,7 @@ SELECT throws_ok($$SELECT fleet.report_fix('nobody', 0.5, 0.5)$$, 'RF010', NULL,
 SELECT throws_ok($$SELECT fleet.set_ride_status('open', 'COMPLETED')$$, 'RF012', NULL, 'RF012: illegal status change');
 SELECT throws_ok($$SELECT fleet.set_geofence('east', NULL)$$, 'RF013', NULL, 'RF013: invalid geofence');
 SELECT throws_ok($$SELECT fleet.set_geofence('east', (SELECT geofence FROM fleet.map_regions WHERE name = 'west'))$$, 'RF014', NULL, 'RF014: overlap');
+SELECT throws_ok($$SELECT fleet.set_crossing_rule('east', 5)$$, 'RF032', NULL, 'RF032: not this node''s region');
 SELECT throws_ok($$SELECT fleet.remove_region('west')$$, 'RF015', NULL, 'RF015: region not empty');
 SELECT throws_ok($$SELECT fleet.hlc_receive(fleet.hlc_make(now() + interval '1 day', 0))$$, 'RF017', NULL, 'RF017: clock skew');
 SELECT throws_ok($$SELECT fleet.remove_fence('none')$$, 'RF033', NULL, 'RF033: no fence of that name');

@@ -217,9 +217,12 @@ REPLICA_LINE=''
 
 # ---- the replay
 
+# The client follows each vehicle by what it is told, so crossings are done at once;
+# and it plays hours in seconds, which would look like vehicles going back and forth.
 run_replay()
 {
-    "$WORK/replay" --speedup="${SPEEDUP:-0}" --workers="${WORKERS:-8}" \
+    PGOPTIONS="-c fleet.handoff_mode=immediate -c fleet.flap_window=0 ${PGOPTIONS:-}" \
+        "$WORK/replay" --speedup="${SPEEDUP:-0}" --workers="${WORKERS:-8}" \
         --events="$WORK/events" --tracks="$WORK/tracks" --rides="$WORK/rides" \
         "$WORK/nodes" <"$WORK/traces" >"$WORK/replay.out" &
     REPLAY_PID=$!

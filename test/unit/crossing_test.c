@@ -118,6 +118,45 @@ test_speed(void)
 	decides(0, 0, 60, moved(1e6, 17000), FLEET_CROSSING_STAY, "after an outlier: not stuck for ever");
 }
 
+static void
+delays(double dwell_s, int handoffs, double most_s, long want, const char *name)
+{
+	FleetCrossingRule rule = {100, dwell_s, 0};
+
+	is_int((long) fleet_track_crossing_delay(&rule, handoffs, most_s), want, name);
+}
+
+static void
+test_delay(void)
+{
+	delays(60, 0, 600, 0, "never handed off: no delay");
+	delays(60, 1, 600, 0, "it has come here: no delay");
+	delays(60, 2, 600, 120, "it came and went: twice the dwell");
+	delays(60, 3, 600, 240, "and once more: four times");
+	delays(60, 4, 600, 480, "eight times");
+	delays(60, 5, 600, 600, "no longer than the window");
+	delays(60, 1000000000, 600, 600, "however often");
+	delays(OFF, 2, 600, 120, "without a dwell: of a minute");
+	delays(0, 3, 600, 240, "with none: of a minute");
+	delays(5, 3, 600, 20, "a short one is doubled, too");
+	delays(3600, 2, 600, 600, "a long one is not cut by it, but here");
+}
+
+static void
+test_jump(void)
+{
+	FleetCrossingRule slow = {0, 0, 10};
+	FleetCrossingRule off = {0, 0, 0};
+	FleetCrossingFix fix = moved(5900, 100);
+	FleetCrossingFix far = moved(6100, 100);
+
+	ok(fleet_track_crossing_is_jump(&slow, &fix), "a jump by the rule's speed");
+	ok(!fleet_track_crossing_is_jump(&off, &fix), "none by 60 m/s, where the rule has no speed");
+	ok(fleet_track_crossing_is_jump(&off, &far), "one by 60 m/s");
+	far.has_last = false;
+	ok(!fleet_track_crossing_is_jump(&off, &far), "the first fix is no jump");
+}
+
 int
 main(void)
 {
@@ -126,5 +165,7 @@ main(void)
 	test_either();
 	test_inside();
 	test_speed();
+	test_delay();
+	test_jump();
 	return done();
 }
