@@ -6165,7 +6165,7 @@ BEGIN ATOMIC
 	), beside AS MATERIALIZED (
 		SELECT COALESCE(t.kind, m.kind) AS kind, COALESCE(t.key, m.key) AS key, COALESCE(t.node, m.region) AS node, t.what, t.epoch, t.hlc, t.busy,
 			m.region AS here_region, m.epoch AS here_epoch, m.hlc AS here_hlc, t.digest IS DISTINCT FROM m.digest AS differs,
-			fleet.distance_m(t.place, m.place) AS metres
+			ST_Distance(t.place::geography, m.place::geography, false) AS metres
 		FROM top AS t FULL JOIN mine AS m ON m.kind = t.kind AND m.key = t.key
 		WHERE here IS NOT NULL AND t.what IS DISTINCT FROM 'departure'
 			AND NOT EXISTS (SELECT FROM doubled AS d WHERE d.kind = t.kind AND d.key = t.key)

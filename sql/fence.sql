@@ -2,6 +2,13 @@
 -- Fences: what is noted of vehicles that pass them, compared with PostGIS; what is refused
 --
 \set SHOW_CONTEXT never
+-- Crossings are not queued here.
+ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_w SET fleet.flap_window = 0;
+ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_e SET fleet.flap_window = 0;
+ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_n SET fleet.flap_window = 0;
 \c fleet_w
 SET timezone = 'UTC';
 
@@ -227,3 +234,6 @@ DELETE FROM fleet.fence_events;
 DELETE FROM fleet.vehicles WHERE region = 'west';
 SELECT test.settle();
 SELECT * FROM fleet.verify();
+ALTER DATABASE fleet_w RESET ALL;
+ALTER DATABASE fleet_e RESET ALL;
+ALTER DATABASE fleet_n RESET ALL;

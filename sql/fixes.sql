@@ -2,6 +2,13 @@
 -- Many position reports at once: fleet.report_fixes and COPY into fleet.fix_feed
 --
 \set SHOW_CONTEXT never
+-- Crossings are not queued here.
+ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_w SET fleet.flap_window = 0;
+ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_e SET fleet.flap_window = 0;
+ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
+ALTER DATABASE fleet_n SET fleet.flap_window = 0;
 \c fleet_w
 SET timezone = 'UTC';
 SELECT fleet.register_vehicle('MF-' || n, 0.1 * n, 0.5) FROM generate_series(1, 5) AS n;
@@ -209,3 +216,6 @@ SELECT test.settle();
 DELETE FROM fleet.vehicles WHERE region = 'north' AND vehicle_id LIKE 'MF-%';
 SELECT test.settle();
 SELECT * FROM fleet.verify();
+ALTER DATABASE fleet_w RESET ALL;
+ALTER DATABASE fleet_e RESET ALL;
+ALTER DATABASE fleet_n RESET ALL;
