@@ -5531,9 +5531,9 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	VALUES
-		('drift', 'fleet.drift_job', '', interval '10 seconds', interval '9 seconds', NULL, false, 'compares a sample of rows with where they should be, and heals'),
+		('drift', 'fleet.drift_job', '', interval '10 seconds', interval '9 seconds', 'member', false, 'compares a sample of rows with where they should be, and heals'),
 		('snapshot', 'fleet.take_snapshot', '', interval '1 minute', interval '30 seconds', 'region', false, 'keeps where vehicles are, and open rides'),
-		('compare', 'fleet.compare_all', '', interval '5 minutes', interval '4 minutes', NULL, false, 'compares all rows by digests'),
+		('compare', 'fleet.compare_all', '', interval '5 minutes', interval '4 minutes', 'replica', false, 'compares all rows by digests'),
 		('activity', 'fleet.roll_up_activity', '', interval '10 minutes', interval '1 minute', 'region', false, 'sums up the logs by the hour'),
 		('departures', 'fleet.prune_departures', '1000', interval '10 minutes', interval '2 minutes', 'region', true, 'removes departures and graves that nobody needs'),
 		('handoff_log', 'fleet.prune_handoff_log', '5000', interval '10 minutes', interval '2 minutes', 'region', true, 'removes old proofs of handoffs'),
@@ -5542,6 +5542,7 @@ BEGIN ATOMIC
 		('history_partitions', 'fleet.make_history_partitions', '', interval '1 hour', interval '1 minute', 'region', false, 'makes the next partitions of the history of fixes'),
 		('history', 'fleet.drop_old_history', '', interval '1 hour', interval '1 minute', 'region', false, 'drops the oldest partitions of the history of fixes'),
 		('thin_snapshots', 'fleet.thin_snapshots', '', interval '1 hour', interval '1 minute', 'region', false, 'removes snapshots that are old'),
+		('fence_events', 'fleet.drop_fence_events', '', interval '1 hour', interval '1 minute', 'region', false, 'removes old events of fences'),
 		('dead_letters', 'fleet.prune_dead_letters', '1000', interval '1 hour', interval '1 minute', NULL, true, 'removes dead letters that were resolved'),
 		('job_runs', 'fleet.prune_job_runs', '10000', interval '1 hour', interval '1 minute', NULL, true, 'removes old records of jobs');
 END;
@@ -5558,6 +5559,8 @@ BEGIN ATOMIC
 		COALESCE(s.every, l.every), COALESCE(s.deadline, l.deadline), l.repeats,
 		CASE WHEN NOT COALESCE(s.wanted, true) THEN 'fleet.job_settings says that it is not wanted'
 			WHEN l.node = 'region' AND fleet.own_region() IS NULL THEN 'this node owns no region'
+			WHEN l.node = 'replica' AND NOT fleet.is_replica() THEN 'this node is no replica'
+			WHEN l.node = 'member' AND fleet.own_region() IS NULL AND NOT fleet.is_replica() THEN 'this node is on no region map'
 			WHEN p.oid IS NULL THEN format('function %s does not exist', l.function) END,
 		l.purpose
 	FROM fleet.job_list() AS l LEFT JOIN fleet.job_settings AS s ON s.job = l.job
