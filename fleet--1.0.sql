@@ -4024,7 +4024,7 @@ CREATE FUNCTION fleet.report_fix(vehicle_id text, lon float8, lat float8, at tim
 	LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION fleet.report_fix(text, float8, float8, timestamptz, float8, float8, float8, float8, float8, fleet.vehicle_status) IS
-	'one position report of a vehicle of this region; newest wins; hands it off with its open ride when it has crossed a border';
+	'one position report of a vehicle, in whichever region it is; newest wins; where it has crossed a border it is handed off with its open ride, see fleet.handoff_mode';
 
 CREATE FUNCTION fleet.report_fixes(vehicle_ids text[], lons float8[], lats float8[], ats timestamptz[] DEFAULT NULL,
 	speeds_kmh float8[] DEFAULT NULL, headings float8[] DEFAULT NULL, accuracies_m float8[] DEFAULT NULL,
