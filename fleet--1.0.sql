@@ -5550,13 +5550,15 @@ COMMENT ON FUNCTION fleet.job_list() IS
 	'the jobs: what each calls, how often, its deadline, on which kind of node, and whether it is called again at once while it finds something';
 REVOKE EXECUTE ON FUNCTION fleet.job_list() FROM PUBLIC;
 
-CREATE FUNCTION fleet.planned_jobs() RETURNS TABLE (job text, call text, every interval, deadline interval, repeats boolean, obstacle text, purpose text)
+CREATE FUNCTION fleet.planned_jobs() RETURNS TABLE (job text, call text, every interval, deadline interval, repeats boolean, is_possible boolean,
+	obstacle text, purpose text)
 LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT l.job, CASE p.prokind WHEN 'p' THEN format('CALL %s(%s)', l.function, l.arguments)
 			ELSE format('SELECT string_agg(x.r::text, '', '') FROM (SELECT r FROM %s(%s) AS r LIMIT 20) AS x', l.function, l.arguments) END,
 		COALESCE(s.every, l.every), COALESCE(s.deadline, l.deadline), l.repeats,
+		COALESCE(s.wanted, true) AND p.oid IS NOT NULL,
 		CASE WHEN NOT COALESCE(s.wanted, true) THEN 'fleet.job_settings says that it is not wanted'
 			WHEN l.node = 'region' AND fleet.own_region() IS NULL THEN 'this node owns no region'
 			WHEN l.node = 'replica' AND NOT fleet.is_replica() THEN 'this node is no replica'
@@ -5767,7 +5769,8 @@ BEGIN
 	END IF;
 	PERFORM fleet.unschedule_jobs();
 	FOR j IN SELECT * FROM fleet.planned_jobs() LOOP
-		IF j.obstacle IS NOT NULL THEN
+		-- What this node is may change: a job that is for another kind of node looks each time, and does nothing.
+		IF NOT j.is_possible THEN
 			RAISE NOTICE 'job "%" is not scheduled: %', j.job, j.obstacle;
 			CONTINUE;
 		END IF;

@@ -4,7 +4,8 @@
 # Both streams are held back while rides are made in one region and moved to another; then
 # they are let go at the same time.  The source's worker has the insert and the
 # departure, the target's the arrival: whoever comes first, the other one must not fail on
-# it, for that would end the worker.
+# it, for that would end the worker.  The ids are such that both write the rides of a
+# transaction in the same order; else they may deadlock, which ends one of them for a moment.
 
 use strict;
 use warnings;
@@ -23,9 +24,9 @@ my $met = 0;
 for my $round (1 .. 12)
 {
 	kill 'STOP', @senders;
-	$c->sql('a', "SELECT count(fleet.request_ride('r-$round-' || i, 'c', 0.5, 0.5)) FROM generate_series(1, 400) AS i");
+	$c->sql('a', "SELECT count(fleet.request_ride('r-$round-' || i, 'c', 0.5, 0.5)) FROM generate_series(1001, 1400) AS i");
 	$c->sql('a', join ';', map {
-		"SELECT fleet.handoff(ARRAY(SELECT 'r-$round-' || i FROM generate_series($_ * 20 + 1, $_ * 20 + 20) AS i), 'b')"
+		"SELECT fleet.handoff(ARRAY(SELECT 'r-$round-' || i FROM generate_series($_ * 20 + 1001, $_ * 20 + 1020) AS i), 'b')"
 	} 0 .. 19);
 	kill 'CONT', $round % 2 ? @senders : reverse @senders;
 	$c->wait_until(sub { $c->sql($g, "SELECT count(*) FROM fleet.rides WHERE ride_id LIKE 'r-$round-%' AND region = 'b'") eq '400' }, 'they have moved', 20);
