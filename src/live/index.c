@@ -534,9 +534,12 @@ static void
 apply_note(const FleetLiveNote *note)
 {
 	int			table = fleet_live_find_table(MyDatabaseId, note->table);
-	FleetLiveTable *t = &fleet_live_shared->tables[table];
+	FleetLiveTable *t;
 
-	if (table < 0 || (t->state != FLEET_LIVE_BUILDING && t->state != FLEET_LIVE_READY))
+	if (table < 0)
+		return;
+	t = &fleet_live_shared->tables[table];
+	if (t->state != FLEET_LIVE_BUILDING && t->state != FLEET_LIVE_READY)
 		return;
 	if (!apply(table, &note->record))
 		set_state(t, FLEET_LIVE_FULL);
