@@ -25,6 +25,7 @@
 #include "parser/parse_func.h"
 #include "utils/memutils.h"
 
+#include "base/compat.h"
 #include "geo/place.h"
 
 #define COORDINATES_SIZE	(2 * sizeof(double))
