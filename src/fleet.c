@@ -21,7 +21,6 @@
 #include "clock/clock.h"
 #include "commit/commit.h"
 #include "drift/drift.h"
-#include "drift/snapshot.h"
 #include "handoff/handoff.h"
 #include "live/live.h"
 #include "query/query.h"
@@ -53,7 +52,6 @@ _PG_init(void)
 	fleet_query_init();
 	fleet_replica_init();
 	fleet_drift_init();
-	fleet_drift_snapshot_init();
 	fleet_base_worker_init();
 	MarkGUCPrefixReserved("fleet");
 	fleet_base_shmem_install();

@@ -120,6 +120,7 @@ fleet_drift_init(void)
 							"Raise it where a known accident has damaged more; 0 = nothing is healed unless it is forced.",
 							&heal_limit, 1000, 0, 1000000,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	fleet_drift_retention_init();
 }
 
 /* Send it the query.  The peer gives up at the deadline, too. */

@@ -12,6 +12,10 @@
 #ifndef FLEET_DRIFT_DRIFT_H
 #define FLEET_DRIFT_DRIFT_H
 
+/* check.c */
 extern void fleet_drift_init(void);
+
+/* retention.c */
+extern void fleet_drift_retention_init(void);
 
 #endif							/* FLEET_DRIFT_DRIFT_H */

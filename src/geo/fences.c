@@ -49,28 +49,15 @@ struct FleetGeoFences
 	FleetGeoBoxTree *tree;		/* NULL until it is finished */
 };
 
-static void *
-malloc_alloc(void *ctx, size_t size)
-{
-	return malloc(size);
-}
-
-static void
-malloc_free(void *ctx, void *pointer)
-{
-	free(pointer);
-}
-
 /* ---------- making a set ---------- */
 
 FleetGeoFences *
 fleet_geo_fences_create(const FleetGeoAllocator *allocator)
 {
-	FleetGeoAllocator own = {malloc_alloc, malloc_free, NULL};
 	FleetGeoFences *fences;
 
 	if (allocator == NULL)
-		allocator = &own;
+		allocator = &fleet_geo_malloc;
 	fences = allocator->alloc(allocator->ctx, sizeof(FleetGeoFences));
 	if (fences == NULL)
 		return NULL;

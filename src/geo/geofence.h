@@ -51,6 +51,9 @@ typedef struct FleetGeoAllocator
 	void	   *ctx;
 } FleetGeoAllocator;
 
+/* malloc() and free() */
+extern const FleetGeoAllocator fleet_geo_malloc;
+
 typedef struct FleetGeoBuilder FleetGeoBuilder;
 typedef struct FleetGeoGeofence FleetGeoGeofence;
 

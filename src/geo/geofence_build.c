@@ -49,6 +49,9 @@ malloc_free(void *ctx, void *pointer)
 	free(pointer);
 }
 
+/* For who brings no allocator of his own. */
+const FleetGeoAllocator fleet_geo_malloc = {malloc_alloc, malloc_free, NULL};
+
 void *
 fleet_geo_alloc(FleetGeoGeofence *fence, size_t size)
 {
@@ -96,13 +99,12 @@ fleet_geo_list_reserve(FleetGeoGeofence *fence, FleetGeoListName name, size_t mo
 FleetGeoBuilder *
 fleet_geo_geofence_begin(const FleetGeoAllocator *allocator)
 {
-	FleetGeoAllocator own = {malloc_alloc, malloc_free, NULL};
 	FleetGeoGeofence *fence;
 	FleetGeoBuilder *builder;
 	int			i;
 
 	if (allocator == NULL)
-		allocator = &own;
+		allocator = &fleet_geo_malloc;
 	fence = allocator->alloc(allocator->ctx, sizeof(FleetGeoGeofence));
 	if (fence == NULL)
 		return NULL;
