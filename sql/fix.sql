@@ -3,12 +3,8 @@
 --
 \set SHOW_CONTEXT never
 -- Each crossing at once, however often.  How they are queued and damped is in crossing.sql.
-ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_w SET fleet.flap_window = 0;
-ALTER DATABASE fleet_e SET fleet.flap_window = 0;
-ALTER DATABASE fleet_n SET fleet.flap_window = 0;
+\c fleet_w
+SELECT test.hand_off_at_once(true);
 \c fleet_w
 SET timezone = 'UTC';
 SELECT fleet.register_vehicle('F-1', 0.5, 0.5);
@@ -144,6 +140,4 @@ DELETE FROM fleet.rides WHERE region = 'east';
 DELETE FROM fleet.vehicles WHERE region = 'east';
 SELECT test.settle();
 SELECT * FROM fleet.verify();
-ALTER DATABASE fleet_w RESET ALL;
-ALTER DATABASE fleet_e RESET ALL;
-ALTER DATABASE fleet_n RESET ALL;
+SELECT test.hand_off_at_once(false);

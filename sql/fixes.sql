@@ -3,12 +3,8 @@
 --
 \set SHOW_CONTEXT never
 -- Crossings are not queued here.
-ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_w SET fleet.flap_window = 0;
-ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_e SET fleet.flap_window = 0;
-ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_n SET fleet.flap_window = 0;
+\c fleet_w
+SELECT test.hand_off_at_once(true);
 \c fleet_w
 SET timezone = 'UTC';
 SELECT fleet.register_vehicle('MF-' || n, 0.1 * n, 0.5) FROM generate_series(1, 5) AS n;
@@ -216,6 +212,4 @@ SELECT test.settle();
 DELETE FROM fleet.vehicles WHERE region = 'north' AND vehicle_id LIKE 'MF-%';
 SELECT test.settle();
 SELECT * FROM fleet.verify();
-ALTER DATABASE fleet_w RESET ALL;
-ALTER DATABASE fleet_e RESET ALL;
-ALTER DATABASE fleet_n RESET ALL;
+SELECT test.hand_off_at_once(false);

@@ -3,12 +3,8 @@
 --
 \set SHOW_CONTEXT never
 -- Crossings are not queued here.
-ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_w SET fleet.flap_window = 0;
-ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_e SET fleet.flap_window = 0;
-ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_n SET fleet.flap_window = 0;
+\c fleet_w
+SELECT test.hand_off_at_once(true);
 \c fleet_w
 SET timezone = 'UTC';
 
@@ -163,6 +159,4 @@ DELETE FROM fleet.rides WHERE region = 'east';
 DELETE FROM fleet.vehicles WHERE region = 'east';
 DELETE FROM fleet.fix_history;
 SELECT test.settle();
-ALTER DATABASE fleet_w RESET ALL;
-ALTER DATABASE fleet_e RESET ALL;
-ALTER DATABASE fleet_n RESET ALL;
+SELECT test.hand_off_at_once(false);

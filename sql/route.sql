@@ -6,12 +6,8 @@ SET client_min_messages = warning;
 CREATE ROLE fleet_caller;
 RESET client_min_messages;
 -- Each crossing at once, however often.
-ALTER DATABASE fleet_w SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_e SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_n SET fleet.handoff_mode = 'immediate';
-ALTER DATABASE fleet_w SET fleet.flap_window = 0;
-ALTER DATABASE fleet_e SET fleet.flap_window = 0;
-ALTER DATABASE fleet_n SET fleet.flap_window = 0;
+\c fleet_w
+SELECT test.hand_off_at_once(true);
 \c fleet_e
 -- What the west's node has changed here: how many transactions in two phases.
 CREATE FUNCTION test.calls() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM fleet.call_log';
@@ -200,6 +196,4 @@ DELETE FROM fleet.rides WHERE region = 'east' AND ride_id LIKE 'RO-%';
 DELETE FROM fleet.vehicles WHERE region = 'east' AND vehicle_id LIKE 'RO-%';
 SELECT check_name, problems FROM fleet.verify() WHERE problems > 0;
 DROP ROLE fleet_caller;
-ALTER DATABASE fleet_w RESET ALL;
-ALTER DATABASE fleet_e RESET ALL;
-ALTER DATABASE fleet_n RESET ALL;
+SELECT test.hand_off_at_once(false);

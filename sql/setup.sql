@@ -55,6 +55,18 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+-- Whether new sessions hand off in the fix's transaction, and vehicles as often as they like.
+CREATE FUNCTION test.hand_off_at_once(wanted boolean) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	node name;
+BEGIN
+	FOREACH node IN ARRAY '{fleet_w,fleet_e,fleet_n}'::name[] LOOP
+		EXECUTE format(CASE WHEN wanted THEN 'ALTER DATABASE %I SET fleet.handoff_mode = ''immediate''' ELSE 'ALTER DATABASE %I RESET fleet.handoff_mode' END, node);
+		EXECUTE format(CASE WHEN wanted THEN 'ALTER DATABASE %I SET fleet.flap_window = 0' ELSE 'ALTER DATABASE %I RESET fleet.flap_window' END, node);
+	END LOOP;
+END
+$$;
+
 -- Waits until the source has written down that all of its handoffs are settled.
 CREATE FUNCTION test.settle() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

@@ -185,9 +185,17 @@ start_lone()
         printf '%s\n' "$@"
     } >>"$dir/data/postgresql.conf"
     server_start "$dir/tree" "$dir/data" "$dir/log"
-    PGOPTIONS='-c client_min_messages=warning' as_server "$(tree_bin "$dir/tree")/psql" \
-        -h "$dir" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -o /dev/null \
-        -c 'CREATE EXTENSION fleet CASCADE' -c "SELECT fleet.init_node('$name')"
+    lone_sql "$dir" '' -o /dev/null -c 'CREATE EXTENSION fleet CASCADE' -c "SELECT fleet.init_node('$name')"
+}
+
+# lone_sql DIR OPTIONS [psql's arguments]: SQL from stdin or arguments on that server,
+# with these settings (-c ...); plain output
+lone_sql()
+{
+    local dir=$1 options=$2
+    shift 2
+    PGOPTIONS="-c client_min_messages=warning $options" as_server "$(tree_bin "$dir/tree")/psql" \
+        -h "$dir" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
 }
 
 # stop_lone DIR: that server, if there is one, and everything in DIR.
@@ -196,6 +204,19 @@ stop_lone()
     [ -n "$1" ] || return 0
     [ ! -d "$1/data" ] || server_stop "$1/tree" "$1/data" immediate
     rm -rf "$1"
+}
+
+# tap_check NAME GOT WANT: a line of TAP; counted in TESTS, and FAILED.
+tap_check()
+{
+    TESTS=$((${TESTS:-0} + 1))
+    if [ "$2" = "$3" ]; then
+        echo "ok $TESTS - $1"
+    else
+        echo "not ok $TESTS - $1"
+        echo "# got $2, not $3"
+        FAILED=$((${FAILED:-0} + 1))
+    fi
 }
 
 # load_regions FILE: SQL that makes the features of a GeoJSON file the region map of

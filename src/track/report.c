@@ -17,7 +17,8 @@
  * has it does 2 to 4.
  *
  * Many at once go through the same steps, sorted by vehicle and time.  So two
- * batches lock vehicles in the same order and cannot wait for each other, and no
+ * batches lock vehicles in the same order and do not wait for each other in a circle
+ * (of pairs, see fence.c, both vehicles are locked; there they may), and no
  * fix is made stale by one that only came before it in the array.  They count as
  * having come at one time: where a vehicle goes is decided by its newest fix.
  *

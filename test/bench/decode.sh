@@ -33,11 +33,10 @@ clean_up()
     stop_lone "$LONE"
 }
 
-# lone_sql [psql's arguments]: SQL from stdin or arguments, plain output
-lone_sql()
+# sql [psql's arguments]
+sql()
 {
-    PGOPTIONS='-c client_min_messages=warning' as_server "$(tree_bin "$LONE/tree")/psql" \
-        -h "$LONE" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
+    lone_sql "$LONE" '' "$@"
 }
 
 start_server()
@@ -46,7 +45,7 @@ start_server()
     start_lone "$LONE" bench "shared_buffers = '256MB'" "max_wal_size = '8GB'" \
         "checkpoint_timeout = '1h'" 'full_page_writes = off' \
         'autovacuum = off'
-    lone_sql <<SQL
+    sql <<SQL
 SELECT fleet.add_region('west', ST_Multi(ST_MakeEnvelope(0, 0, 1, 1, 4326)), 'host=$LONE dbname=postgres') \\g /dev/null
 CREATE PROCEDURE update_all(what text) LANGUAGE plpgsql AS \$\$
 BEGIN
@@ -72,7 +71,7 @@ SQL
 
 new_slots()
 {
-    lone_sql -o /dev/null <<'SQL'
+    sql -o /dev/null <<'SQL'
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots;
 SELECT fleet.create_change_stream('ours'), pg_create_logical_replication_slot('theirs', 'test_decoding');
 CHECKPOINT;
@@ -82,7 +81,7 @@ SQL
 # updates: status and fare in turns, four for each ride; prints WAL bytes of an update
 updates()
 {
-    lone_sql <<SQL
+    sql <<SQL
 SELECT pg_current_wal_insert_lsn() AS start \\gset
 CALL update_all('status = ''$1''');
 CALL update_all('fare = fare + 1');
@@ -95,7 +94,7 @@ SQL
 # peek SLOT OPTIONS: "milliseconds rows bytes"
 peek()
 {
-    lone_sql <<SQL
+    sql <<SQL
 SELECT clock_timestamp() AS start \\gset
 SELECT count(*) AS rows, COALESCE(sum(octet_length(data)), 0) AS bytes
     FROM pg_logical_slot_peek_changes('$1', NULL, NULL$2) \\gset
@@ -136,12 +135,12 @@ main()
     require_setup
     start_server
     new_slots
-    lone_sql -c 'CALL insert_all()'
+    sql -c 'CALL insert_all()'
     default=$(updates EN_ROUTE ARRIVED)
     compare mixed $((RIDES * 5)) ''
     compare moves $((RIDES * 5)) ", 'only_moves', 'on'"
     new_slots
-    lone_sql -o /dev/null -c 'SELECT fleet.set_old_images(true)'
+    sql -o /dev/null -c 'SELECT fleet.set_old_images(true)'
     full=$(updates IN_PROGRESS COMPLETED)
     compare changed $((RIDES * 4)) ", 'changed_only', 'on'"
     echo "bench.decode_wal identity=default bytes_update=$default"

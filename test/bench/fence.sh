@@ -29,8 +29,7 @@ clean_up()
 
 sql()
 {
-    PGOPTIONS='-c client_min_messages=warning -c jit=off -c synchronous_commit=off -c fleet.max_speed=0' \
-        as_server "$(tree_bin "$WORK/tree")/psql" -h "$WORK" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
+    lone_sql "$WORK" '-c jit=off -c synchronous_commit=off -c fleet.max_speed=0' "$@"
 }
 
 make_node()

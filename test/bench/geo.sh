@@ -34,8 +34,7 @@ clean_up()
 
 sql()
 {
-    PGOPTIONS='-c fleet.border_tolerance=0 -c client_min_messages=warning -c jit=off -c max_parallel_workers_per_gather=0' \
-        as_server "$(tree_bin "$WORK/tree")/psql" -h "$WORK" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
+    lone_sql "$WORK" '-c fleet.border_tolerance=0 -c jit=off -c max_parallel_workers_per_gather=0' "$@"
 }
 
 # load FILE POINTS: the regions, as fleet's map and as a plain table, and points.

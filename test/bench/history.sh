@@ -41,11 +41,10 @@ clean_up()
     stop_lone "$LONE"
 }
 
-# lone_sql [psql's arguments]: SQL from stdin or arguments, plain output
-lone_sql()
+# sql [psql's arguments]
+sql()
 {
-    PGOPTIONS='-c client_min_messages=warning' as_server "$(tree_bin "$LONE/tree")/psql" \
-        -h "$LONE" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 "$@"
+    lone_sql "$LONE" '' "$@"
 }
 
 start_server()
@@ -53,7 +52,7 @@ start_server()
     LONE=$(make_scratch history)
     FAULTS=1 start_lone "$LONE" bench "shared_buffers = '1GB'" "max_wal_size = '8GB'" \
         "checkpoint_timeout = '1h'" 'synchronous_commit = off' 'autovacuum = off'
-    lone_sql <<'SQL'
+    sql <<'SQL'
 SELECT fleet.add_region('west', ST_Multi(ST_MakeEnvelope(0, 0, 1, 1, 4326)), 'host=' || :'HOST' || ' dbname=postgres') \g /dev/null
 CREATE FUNCTION add(first bigint, n integer, vehicles integer, since timestamptz, step_us bigint) RETURNS void
     AS '$libdir/fleet', 'fleet_track_history_bench' LANGUAGE C STRICT;
@@ -113,7 +112,7 @@ all_cases()
     rows="SELECT date_trunc('day', now(), 'UTC') + n * interval '500 us', 1, -1180000000 + n % 1000000, 340000000 + n % 1000000,
         v % 90, v % 90, v % 90, NULL, hashint8(v), 'cab-' || lpad(v::text, 6, '0'), CASE WHEN v % 2 = 0 THEN 'ride-' || lpad(v::text, 8, '0') END
         FROM (SELECT n, n * 7919 % 156000 AS v FROM generate_series(\$1, \$1 + \$2 - 1) AS n) AS x"
-    lone_sql -v part="$part" -v rows="$ROWS" -v select="$rows" <<'SQL' 2>&1 | sed 's/.*WARNING:  //'
+    sql -v part="$part" -v rows="$ROWS" -v select="$rows" <<'SQL' 2>&1 | sed 's/.*WARNING:  //'
 CALL run('bare', 'bare', :rows, 1000, 'INSERT INTO bare ' || :'select');
 CALL run('indexed', 'indexed', :rows, 1000, 'INSERT INTO indexed ' || :'select');
 CALL run('btree', 'btree', :rows, 1000, 'INSERT INTO btree ' || :'select');

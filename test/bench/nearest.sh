@@ -31,13 +31,14 @@
 #   BENCH_CASES=        only these                           (all of them)
 #   KEEP=1              leave the cluster running, and say where
 
-. "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/pgbench.sh"
 
 TIME=${BENCH_SECONDS:-5}
-CLIENTS=${BENCH_CLIENTS:-8}
+ALL_CLIENTS=${BENCH_CLIENTS:-8}
 REPETITIONS=${BENCH_REPETITIONS:-3}
 CASES=${BENCH_CASES:-}
 NODE=${REGIONS[0]}
+OPTIONS='-c fleet.max_speed=0 -c fleet.vehicle_ttl=0'
 FIXES=5200
 BATCH=100                       # of them in a call
 VEHICLES=156000
@@ -69,31 +70,10 @@ SQL
     node_sql "$NODE" -c 'VACUUM ANALYZE bench.vehicles' -c 'VACUUM ANALYZE fleet.local_vehicles' -c 'CHECKPOINT'
 }
 
-# pgbench_on NAME ARGUMENT...: run $WORK/NAME.sql
-pgbench_on()
-{
-    local name=$1
-    shift
-    PGOPTIONS='-c fleet.max_speed=0 -c fleet.vehicle_ttl=0' as_server "$(tree_bin "$CLUSTER/tree")/pgbench" \
-        -h "$CLUSTER/sock" -p "$PORT" -U postgres -n -M prepared -f "$WORK/$name.sql" "$@" fleet
-}
-
-# run_once NAME CLIENTS: "per_s p50 p99"
-run_once()
-{
-    rm -rf "$WORK/log"
-    mkdir "$WORK/log"
-    give_to_server "$WORK/log"
-    pgbench_on "$1" -T "$TIME" -c "$2" -j 2 -l --log-prefix="$WORK/log/l" >"$WORK/out" 2>&1 ||
-        { cat "$WORK/out" >&2; die "pgbench failed on $1"; }
-    cat "$WORK"/log/l* | cut -d' ' -f3 | sort -n | awk -v per_s="$(awk '/^tps/ { print $3 }' "$WORK/out")" '
-        { v[NR] = $1 } END { printf "%.0f %.3f %.3f\n", per_s, v[int((NR + 1) / 2)] / 1000, v[int(NR * 0.99 + 0.5)] / 1000 }'
-}
-
 # begin_fixes NAME, end_fixes: fixes in the background
 begin_fixes()
 {
-    pgbench_on "$1" -T 1000000 -c 4 -R $((FIXES / BATCH)) -P 1 >"$WORK/fixes.out" 2>&1 &
+    bench "$1" -M prepared -T 1000000 -c 4 -R $((FIXES / BATCH)) -P 1 >"$WORK/fixes.out" 2>&1 &
     CLIENT_PID=$!
     sleep 1
 }
@@ -106,26 +86,14 @@ end_fixes()
     awk '/^progress/ { sum += $4; n++ } END { if (n) printf "# meanwhile %.0f fixes a second\n", sum / n * batch }' batch="$BATCH" "$WORK/fixes.out"
 }
 
-# column N: the median of a column
-column()
-{
-    cut -d' ' -f"$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
-}
-
-is_wanted()
-{
-    [[ -z $CASES || " $CASES " = *" $1 "* ]]
-}
-
-# report CASE CLIENTS OURS PEER: lines of run_once
+# report CASE OURS PEER: lines of run_once
 report()
 {
     local per_s peer_per_s
-    per_s=$(column 1 <<<"$3")
-    peer_per_s=$(column 1 <<<"$4")
-    echo "bench.nearest case=$1 clients=$2 per_s=$per_s p50_ms=$(column 2 <<<"$3") p99_ms=$(column 3 <<<"$3")" \
-        "postgis_per_s=$peer_per_s postgis_p99_ms=$(column 3 <<<"$4")" \
-        "ratio=$(awk -v a="$per_s" -v b="$peer_per_s" 'BEGIN { printf "%.2f", a / b }')"
+    per_s=$(column 1 <<<"$2")
+    peer_per_s=$(column 1 <<<"$3")
+    echo "bench.nearest case=$1 clients=$CLIENTS per_s=$per_s p50_ms=$(column 2 <<<"$2") p99_ms=$(column 4 <<<"$2")" \
+        "postgis_per_s=$peer_per_s postgis_p99_ms=$(column 4 <<<"$3") ratio=$(ratio "$per_s" "$peer_per_s")"
 }
 
 # compare CASE CLIENTS OURS PEER [FIXES_OF_OURS FIXES_OF_PEER]: names of scripts
@@ -133,15 +101,16 @@ compare()
 {
     local ours='' peer='' i
     is_wanted "$1" || return 0
+    CLIENTS=$2
     for ((i = 0; i < REPETITIONS; i++)); do
         [ -z "${5:-}" ] || begin_fixes "$5"
-        ours+=$(run_once "$3" "$2")$'\n'
+        ours+=$(run_once "$3")$'\n'
         [ -z "${5:-}" ] || end_fixes
         [ -z "${6:-}" ] || begin_fixes "$6"
-        peer+=$(run_once "$4" "$2")$'\n'
+        peer+=$(run_once "$4")$'\n'
         [ -z "${6:-}" ] || end_fixes
     done
-    report "$1" "$2" "${ours%$'\n'}" "${peer%$'\n'}"
+    report "$1" "${ours%$'\n'}" "${peer%$'\n'}"
 }
 
 # search_script NAME MIDDLE SQL: a search around a place near MIDDLE, degrees
@@ -180,25 +149,26 @@ fixes()
 {
     local with without
     is_wanted fixes || return 0
-    with=$(run_once fix "$CLIENTS")
+    CLIENTS=$ALL_CLIENTS
+    with=$(run_once fix)
     node_sql "$NODE" -c 'ALTER TABLE fleet.local_vehicles DISABLE TRIGGER fleet_live'
-    without=$(run_once fix "$CLIENTS")
-    report fixes "$CLIENTS" "$with" "$without"
+    without=$(run_once fix)
+    report fixes "$with" "$without"
 }
 
 main()
 {
     begin_bench
     start_regions 'fleet.live_index_size = 200000'
-    PORT=$(awk -v node="$NODE" '$1 == node { print $3 }' "$CLUSTER/nodes")
+    PORT=$(port_of "$NODE")
     fill
     write_scripts
     node_sql "$NODE" -c 'SELECT count(*) FROM fleet.nearest_vehicles(0.5, 0.5)' >/dev/null
     compare dense 1 nearest postgis
-    compare dense "$CLIENTS" nearest postgis
-    compare local "$CLIENTS" nearest_local postgis
-    compare sparse "$CLIENTS" nearest_busy postgis_busy
-    compare moving "$CLIENTS" nearest postgis fixes postgis_fixes
+    compare dense "$ALL_CLIENTS" nearest postgis
+    compare local "$ALL_CLIENTS" nearest_local postgis
+    compare sparse "$ALL_CLIENTS" nearest_busy postgis_busy
+    compare moving "$ALL_CLIENTS" nearest postgis fixes postgis_fixes
     fixes
     end_bench
 }

@@ -3,7 +3,8 @@
 # shellcheck shell=bash
 # shellcheck source-path=SCRIPTDIR
 #
-# Who sources this sets PORT, TIME, CLIENTS, REPETITIONS and CASES.
+# Who sources this sets PORT, TIME, CLIENTS, REPETITIONS and CASES, and may set OPTIONS, the
+# clients' settings (-c ...).
 
 . "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
 
@@ -18,7 +19,7 @@ bench()
 {
     local name=$1
     shift
-    as_server "$(tree_bin "$CLUSTER/tree")/pgbench" -h "$CLUSTER/sock" -p "$PORT" -U postgres -n \
+    PGOPTIONS="${OPTIONS:-}" as_server "$(tree_bin "$CLUSTER/tree")/pgbench" -h "$CLUSTER/sock" -p "$PORT" -U postgres -n \
         -f "$WORK/$name.sql" "$@" fleet
 }
 

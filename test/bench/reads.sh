@@ -32,7 +32,7 @@
 #   BENCH_CASES=        only these                           (all of them)
 #   KEEP=1              leave the cluster running, and say where
 
-. "$(dirname "${BASH_SOURCE[0]}")/regions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/pgbench.sh"
 
 TIME=${BENCH_SECONDS:-5}
 ROWS=${BENCH_ROWS:-100000}
@@ -74,56 +74,19 @@ SQL
     node_sql "$1" -c 'VACUUM ANALYZE fleet.local_rides' -c 'CHECKPOINT'
 }
 
-# bench PORT NAME ARGUMENT...: run $WORK/NAME.sql
-bench()
-{
-    local port=$1 name=$2
-    shift 2
-    as_server "$(tree_bin "$CLUSTER/tree")/pgbench" -h "$CLUSTER/sock" -p "$port" -U postgres -n \
-        -f "$WORK/$name.sql" "$@" fleet
-}
-
-# run_once NAME: "per_s p50 p95"
-run_once()
-{
-    rm -rf "$WORK/log"
-    mkdir "$WORK/log"
-    give_to_server "$WORK/log"
-    bench "$PORT" "$1" -M prepared -T "$TIME" -c "$CLIENTS" -j 2 -l --log-prefix="$WORK/log/l" >"$WORK/out" 2>&1 ||
-        { cat "$WORK/out" >&2; die "pgbench failed on $1"; }
-    cat "$WORK"/log/l* | cut -d' ' -f3 | sort -n | awk -v per_s="$(awk '/^tps/ { print $3 }' "$WORK/out")" '
-        { v[NR] = $1 } END { printf "%.0f %.3f %.3f\n", per_s, v[int((NR + 1) / 2)] / 1000, v[int(NR * 0.95 + 0.5)] / 1000 }'
-}
-
-# column N: the median of a column
-column()
-{
-    cut -d' ' -f"$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
-}
-
-is_wanted()
-{
-    [[ -z $CASES || " $CASES " = *" $1 "* ]]
-}
-
 # compare CASE SCOPE OURS FLOOR: two scripts of pgbench
 compare()
 {
-    local ours='' floor='' i per_s floor_per_s
+    local per_s floor_per_s
     is_wanted "$1" || return 0
     echo "$3" >"$WORK/ours.sql"
     echo "$4" >"$WORK/floor.sql"
-    for ((i = 0; i < REPETITIONS; i++)); do
-        ours+=$(run_once ours)$'\n'
-        floor+=$(run_once floor)$'\n'
-    done
-    ours=${ours%$'\n'}
-    floor=${floor%$'\n'}
-    per_s=$(column 1 <<<"$ours")
-    floor_per_s=$(column 1 <<<"$floor")
-    echo "bench.reads case=$1 scope=$2 clients=$CLIENTS per_s=$per_s p50_ms=$(column 2 <<<"$ours")" \
-        "p95_ms=$(column 3 <<<"$ours") floor_per_s=$floor_per_s" \
-        "ratio=$(awk -v a="$per_s" -v b="$floor_per_s" 'BEGIN { printf "%.2f", a / b }')"
+    run_in_turns ours floor
+    per_s=$(column 1 <<<"$RESULT_OURS")
+    floor_per_s=$(column 1 <<<"$RESULT_FLOOR")
+    echo "bench.reads case=$1 scope=$2 clients=$CLIENTS per_s=$per_s p50_ms=$(column 2 <<<"$RESULT_OURS")" \
+        "p95_ms=$(column 3 <<<"$RESULT_OURS") floor_per_s=$floor_per_s" \
+        "ratio=$(ratio "$per_s" "$floor_per_s")"
 }
 
 # Of rides at random: few calls wait for each other.
@@ -157,7 +120,7 @@ all_cases()
     forwarded_cases
     is_wanted moving || return 0
     echo 'SELECT bench.move()' >"$WORK/move.sql"
-    bench "$PORT" move -T 1000000 -c 2 -R 100 >/dev/null 2>&1 &
+    bench move -T 1000000 -c 2 -R 100 >/dev/null 2>&1 &
     CLIENT_PID=$!
     compare moving global-live "SELECT * FROM fleet.search_rides(max_rows => 10)" \
         "SELECT * FROM fleet.rides $newest"
@@ -172,7 +135,7 @@ main()
     [ "$ROWS" -ge 1000 ] || die 'BENCH_ROWS must be 1000 or more'
     begin_bench
     start_regions
-    PORT=$(awk -v node="${REGIONS[0]}" '$1 == node { print $3 }' "$CLUSTER/nodes")
+    PORT=$(port_of "${REGIONS[0]}")
     for i in 0 1 2; do
         fill "${REGIONS[i]}" "$i"
     done

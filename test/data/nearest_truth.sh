@@ -30,22 +30,7 @@ clean_up()
 
 sql()
 {
-    PGOPTIONS='-c fleet.vehicle_ttl=0 -c client_min_messages=warning' \
-        as_server env PGHOST="$WORK" PGPORT=5432 PGDATABASE=postgres PGUSER=postgres \
-        "$(tree_bin "$WORK/tree")/psql" -XAtq -v ON_ERROR_STOP=1 "$@"
-}
-
-# check NAME GOT WANT: a TAP line.
-check()
-{
-    TESTS=$((TESTS + 1))
-    if [ "$2" = "$3" ]; then
-        echo "ok $TESTS - $1"
-    else
-        echo "not ok $TESTS - $1"
-        echo "# got $2, not $3"
-        FAILED=$((FAILED + 1))
-    fi
+    lone_sql "$WORK" '-c fleet.vehicle_ttl=0' "$@"
 }
 
 start_server()
@@ -104,15 +89,15 @@ compare()
 {
     local n
     n=$(sql -c 'SELECT count(*) FROM sphere')
-    check "by the $1: as many as there are" "$(sql -c "SELECT count(*) FROM found WHERE by = '$1'")" "$n"
-    check "by the $1: those that are nearest on the sphere, in this order" "$(sql -c "SELECT count(*) FROM found AS f JOIN sphere AS s USING (inst, q, rank, cab)
+    tap_check "by the $1: as many as there are" "$(sql -c "SELECT count(*) FROM found WHERE by = '$1'")" "$n"
+    tap_check "by the $1: those that are nearest on the sphere, in this order" "$(sql -c "SELECT count(*) FROM found AS f JOIN sphere AS s USING (inst, q, rank, cab)
         WHERE f.by = '$1' AND abs(f.distance - s.sphere) < 0.001")" "$n"
-    check "by the $1: as far away as in the truth" "$(sql -c "SELECT count(*) FROM found AS f JOIN knn AS k USING (inst, q, cab)
+    tap_check "by the $1: as far away as in the truth" "$(sql -c "SELECT count(*) FROM found AS f JOIN knn AS k USING (inst, q, cab)
         WHERE f.by = '$1' AND abs(f.distance - k.sphere) >= 0.001")" 0
-    check "by the $1: what is missing of the truth is farther on the sphere" "$(sql -c "SELECT count(*) FROM knn AS k WHERE NOT EXISTS
+    tap_check "by the $1: what is missing of the truth is farther on the sphere" "$(sql -c "SELECT count(*) FROM knn AS k WHERE NOT EXISTS
             (SELECT FROM found AS f WHERE f.by = '$1' AND (f.inst, f.q, f.cab) = (k.inst, k.q, k.cab))
         AND k.sphere <= 5000 AND k.sphere < (SELECT max(f.distance) FROM found AS f WHERE f.by = '$1' AND (f.inst, f.q) = (k.inst, k.q))")" 0
-    check "by the $1: what is not of the truth is farther on the spheroid" "$(sql -c "SELECT count(*) FROM found AS f JOIN sphere AS s USING (inst, q, cab)
+    tap_check "by the $1: what is not of the truth is farther on the spheroid" "$(sql -c "SELECT count(*) FROM found AS f JOIN sphere AS s USING (inst, q, cab)
         WHERE f.by = '$1' AND NOT EXISTS (SELECT FROM knn AS k WHERE (f.inst, f.q, f.cab) = (k.inst, k.q, k.cab))
         AND s.spheroid <= 5000 AND s.spheroid < (SELECT max(k.spheroid) FROM knn AS k WHERE (f.inst, f.q) = (k.inst, k.q))")" 0
 }
@@ -135,7 +120,7 @@ main()
     done
     compare index
     compare table
-    check 'the index has answered' "$(sql -c "SELECT index_searches = (SELECT count(*) FROM (SELECT DISTINCT inst, q FROM knn) AS x) FROM fleet.live_index")" t
+    tap_check 'the index has answered' "$(sql -c "SELECT index_searches = (SELECT count(*) FROM (SELECT DISTINCT inst, q FROM knn) AS x) FROM fleet.live_index")" t
     echo "# $(sql -c "SELECT count(*) FROM found WHERE by = 'index'") found, $(sql -c "SELECT count(*) FROM found AS f JOIN knn AS k USING (inst, q, cab) WHERE by = 'index'")" \
         "of them the truth's $(sql -c 'SELECT count(*) FROM knn')"
     echo "# sphere and spheroid differ by up to $(sql -c 'SELECT round((max(abs(sphere / spheroid - 1)) * 100)::numeric, 3) FROM knn WHERE spheroid > 0') %"

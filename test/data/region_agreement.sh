@@ -43,19 +43,6 @@ sql()
         as_server env "${GIVEN[@]}" "$PSQL" -XAtq -v ON_ERROR_STOP=1 "$@"
 }
 
-# check NAME GOT WANT: a TAP line.
-check()
-{
-    TESTS=$((TESTS + 1))
-    if [ "$2" = "$3" ]; then
-        echo "ok $TESTS - $1"
-    else
-        echo "not ok $TESTS - $1"
-        echo "# got $2, not $3"
-        FAILED=$((FAILED + 1))
-    fi
-}
-
 start_server()
 {
     require_setup
@@ -128,9 +115,9 @@ compare()
     ask_postgis
     echo "# $(sql -c "SELECT count(*) FILTER (WHERE kind = 'fix') || ' fixes, ' || count(*) FILTER (WHERE kind <> 'fix')
         || ' hard points, ' || (SELECT count(*) || ' regions' FROM fleet.map_regions) FROM agreement_points")"
-    check "$1: every fix is in the region that covers it" "$(disagreements fix)" 0
-    check "$1: every vertex is in the first region that covers it" "$(disagreements vertex)" 0
-    check "$1: so are points on edges, and right beside them" "$(disagreements middle,beside)" 0
+    tap_check "$1: every fix is in the region that covers it" "$(disagreements fix)" 0
+    tap_check "$1: every vertex is in the first region that covers it" "$(disagreements vertex)" 0
+    tap_check "$1: so are points on edges, and right beside them" "$(disagreements middle,beside)" 0
 }
 
 main()
