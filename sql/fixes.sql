@@ -77,9 +77,12 @@ SELECT number, vehicle_id, outcome, reason_sqlstate, regexp_replace(reason_detai
 -- A token that was taken is not asked for again where the rest has to be tried anew.
 RESET fleet.fix_min_interval;
 SELECT fleet.register_vehicle('MT-' || n, 0.1 * n, 0.6) FROM generate_series(1, 4) AS n;
-ALTER TABLE fleet.vehicles ADD CONSTRAINT no_t_3 CHECK (vehicle_id <> 'MT-3' OR fix_at IS NULL);
+ALTER TABLE fleet.vehicles ADD CONSTRAINT no_t_3 CHECK (vehicle_id NOT IN ('MT-3', 'MU-3') OR fix_at IS NULL);
 SET fleet.fix_min_interval = '1h';
 SELECT number, vehicle_id, outcome, reason_sqlstate FROM fleet.report_fixes('{MT-1,MT-2,MT-3,MT-4}', '{0.1,0.2,0.3,0.4}', '{0.6,0.6,0.6,0.6}');
+-- Those that came too soon keep their reason while the others are tried.
+SELECT fleet.register_vehicle('MU-' || n, 0.1 * n, 0.7) FROM generate_series(1, 4) AS n;
+SELECT number, vehicle_id, outcome, reason_sqlstate, reason_message FROM fleet.report_fixes('{MU-1,MU-1,MU-2,MU-2,MU-3,MU-4}', '{0.1,0.1,0.2,0.2,0.3,0.4}', '{0.7,0.7,0.7,0.7,0.7,0.7}');
 RESET fleet.fix_min_interval;
 ALTER TABLE fleet.vehicles DROP CONSTRAINT no_t_3;
 

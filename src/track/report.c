@@ -262,7 +262,10 @@ hand_off_to(const FleetRegion *target, FleetReport **reports, int n)
 static void
 report_here(const FleetRegionMap *map, FleetReport **reports, int n)
 {
+	MemoryContext context = CurrentMemoryContext;
+
 	SPI_connect();
+	MemoryContextSwitchTo(context); /* what is said of them is read after SPI_finish() */
 	take_all(map, reports, n);
 	keep_all(reports, n);
 	SPI_finish();
