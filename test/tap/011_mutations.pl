@@ -40,7 +40,7 @@ my $rides = 0;
 sub forget
 {
 	my ($ride) = @_;
-	my $deadline = time + 5;
+	my $deadline = time + 20;
 
 	sleep 0.05 while time < $deadline && grep { $c->sql($_, 'SELECT count(*) FROM pg_prepared_xacts') } $c->names;
 	delete $c->{rides}{$ride};
