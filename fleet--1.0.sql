@@ -6402,6 +6402,10 @@ AS $$
 DECLARE
 	result text;
 BEGIN
+	IF buckets NOT BETWEEN 1 AND 1048576 OR buckets & (buckets - 1) <> 0 THEN
+		RAISE EXCEPTION 'rows cannot be digested in % buckets', buckets
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The number of buckets is a power of two, at most 1048576.';
+	END IF;
 	EXECUTE format('WITH d AS (SELECT hashtextextended(r.%1$I, 0) & ($1 - 1) AS bucket, fleet.digest(%2$s) AS digest FROM fleet.%3$I AS r'
 			' WHERE $2 IS NULL OR hashtextextended(r.%1$I, 0) & ($1 - 1) = ANY ($2::bigint[]) GROUP BY 1)'
 			' SELECT encode(string_agg(COALESCE(d.digest, fleet.no_rows()), '''' ORDER BY b.bucket), ''base64'')'

@@ -15,7 +15,7 @@ objects()
 
 STATEMENTS=$(statements)
 SETTINGS=$(sources | xargs cat | tr -s '[:space:]' ' ' |
-    matching -o 'DefineCustom(Bool|Int|Real|String|Enum)Variable\( ?"fleet\.\w+"' |
+    matching -o '(DefineCustom(Bool|Int|Real|String|Enum)Variable|define)\( ?"fleet\.\w+"' |
     matching -o 'fleet\.\w+' | cut -d. -f2 | sort -u)
 FUNCTIONS=$(objects FUNCTION PROCEDURE AGGREGATE)
 OTHERS=$(objects TABLE VIEW TYPE SEQUENCE 'MATERIALIZED VIEW')
