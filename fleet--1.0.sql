@@ -1933,8 +1933,8 @@ BEGIN
 			EXECUTE format('CREATE INDEX ON fleet.%I (vehicle_id, requested_at)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I (customer_id, requested_at)', part);
 			-- Backwards, the newest first, ties by the id: the whole order of fleet.search_rides.
-			EXECUTE format('CREATE INDEX ON fleet.%I (status, requested_at, ride_id COLLATE "C" DESC)', part);
-			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at, ride_id COLLATE "C" DESC)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (status, requested_at, ride_id text_pattern_ops DESC)', part);
+			EXECUTE format('CREATE INDEX ON fleet.%I (requested_at, ride_id text_pattern_ops DESC)', part);
 			EXECUTE format('CREATE INDEX ON fleet.%I USING gist (current_location)', part);
 		ELSE
 			-- None on the location: each fix would have to write it anew, and the row's other indexes with it.
@@ -3768,11 +3768,11 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fleet.distance_to(geography, text) IS 'metres from a place to another, on the sphere; an index can be read in this order';
 
-CREATE FUNCTION fleet.note_local_read(region text) RETURNS boolean
+CREATE FUNCTION fleet.note_local_read(region text, max_rows integer) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'fleet_query_note_local_read'
-	LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION fleet.note_local_read(text) IS
-	'internal: true; has fleet.last_read tell of a local read that is part of a statement''s plan, and changes nothing else';
+	LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION fleet.note_local_read(text, integer) IS
+	'internal: max_rows; has fleet.last_read tell of a local read that is part of a statement''s plan, and changes nothing else';
 
 -- It takes part in the caller's statement (src/query/inline.c), which forbids a search path
 -- of its own: so all names in it are qualified.  Not bound here, for columns that are added to fleet.rides.
@@ -3781,14 +3781,15 @@ CREATE FUNCTION fleet.search_local_rides(region text, status fleet.ride_status, 
 LANGUAGE sql STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED
 AS $$
 	SELECT r.* FROM fleet.rides AS r
-		WHERE r.region OPERATOR(pg_catalog.=) search_local_rides.region AND fleet.note_local_read(search_local_rides.region)
+		WHERE r.region OPERATOR(pg_catalog.=) search_local_rides.region
 			AND (search_local_rides.status IS NULL OR r.status OPERATOR(pg_catalog.=) search_local_rides.status)
 			AND (search_local_rides.vehicle_id IS NULL OR r.vehicle_id OPERATOR(pg_catalog.=) search_local_rides.vehicle_id)
 			AND (search_local_rides.customer_id IS NULL OR r.customer_id OPERATOR(pg_catalog.=) search_local_rides.customer_id)
 			AND (search_local_rides.min_fare IS NULL OR r.fare OPERATOR(pg_catalog.>=) search_local_rides.min_fare)
 			AND (search_local_rides.max_fare IS NULL OR r.fare OPERATOR(pg_catalog.<=) search_local_rides.max_fare)
 			AND (search_local_rides.since IS NULL OR r.requested_at OPERATOR(pg_catalog.>=) search_local_rides.since)
-		ORDER BY r.requested_at DESC, r.ride_id COLLATE pg_catalog."C" LIMIT search_local_rides.max_rows
+		ORDER BY r.requested_at DESC, r.ride_id USING OPERATOR(pg_catalog.~<~)
+		LIMIT fleet.note_local_read(search_local_rides.region, search_local_rides.max_rows)
 $$;
 COMMENT ON FUNCTION fleet.search_local_rides(text, fleet.ride_status, text, text, numeric, numeric, timestamptz, integer) IS
 	'internal: what fleet.search_rides with scope local becomes in a plan';

@@ -114,8 +114,14 @@ fleet_query_set_order(FleetRead *read, const char *order_by)
 }
 
 /*
- * Ties go by the id, in an order that is the same on all nodes.  But an index can
- * be read by distance only if that is the whole order, so then all ties are taken.
+ * By bytes, whatever the collation: the same on all nodes.  COLLATE "C" says the
+ * same, but makes another column of it, which is computed for each row.
+ */
+#define FLEET_BY_ID "r.ride_id USING OPERATOR(pg_catalog.~<~)"
+
+/*
+ * Ties go by the id.  But an index can be read by distance only if that is the
+ * whole order, so then all ties are taken.
  */
 static void
 append_order(StringInfo sql, const FleetRead *read)
@@ -126,7 +132,7 @@ append_order(StringInfo sql, const FleetRead *read)
 		appendStringInfo(sql, " ORDER BY fleet.distance_to(r.current_location, (SELECT $%d::text)) %s",
 						 read->near_param, direction);
 	else if (read->order_column != 0)
-		appendStringInfo(sql, " ORDER BY r.%s %s, r.ride_id COLLATE \"C\"",
+		appendStringInfo(sql, " ORDER BY r.%s %s, " FLEET_BY_ID,
 						 quote_identifier(NameStr(TupleDescAttr(read->desc,
 																read->order_column - 1)->attname)),
 						 direction);
@@ -348,7 +354,7 @@ fleet_query_local_sql(const FleetRead *read)
 	else if (!read->parts)
 		append_order(&sql, read);
 	if (read->by_distance)
-		appendStringInfo(&sql, ") AS r ORDER BY fleet.distance_to(r.current_location, $%d) %s, r.ride_id COLLATE \"C\"",
+		appendStringInfo(&sql, ") AS r ORDER BY fleet.distance_to(r.current_location, $%d) %s, " FLEET_BY_ID,
 						 read->near_param, read->descending ? "DESC" : "ASC");
 	return sql.data;
 }

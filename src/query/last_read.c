@@ -57,18 +57,28 @@ fleet_query_keep_log(const FleetLastRead *log)
 }
 
 /*
- * fleet.note_local_read(region): true, and a local read begins that is part of its
- * caller's plan (inline.c).  When it ends nobody is told, so its time is not known.
+ * fleet.note_local_read(region, max_rows): max_rows, and a local read begins that is
+ * part of its caller's plan (inline.c).  When it ends nobody is told, so its time is
+ * not known.
+ *
+ * It is called in LIMIT, which is evaluated once, before the first row, and costs
+ * no node of its own.  The planner calls it too, to know how many rows are wanted:
+ * so EXPLAIN of a read is told of like the read itself.
  */
 Datum
 fleet_query_note_local_read(PG_FUNCTION_ARGS)
 {
 	FleetLastRead log = {.scope = FLEET_SCOPE_LOCAL,.latency_ms = -1};
 
-	log.asked = list_make1(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	log.q = fleet_clock_now();
-	fleet_query_keep_log(&log);
-	PG_RETURN_BOOL(true);
+	if (!PG_ARGISNULL(0))
+	{
+		log.asked = list_make1(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+		log.q = fleet_clock_now();
+		fleet_query_keep_log(&log);
+	}
+	if (PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(PG_GETARG_INT32(1));
 }
 
 static Datum

@@ -300,7 +300,7 @@ my @internal = (
 	[ 'SELECT * FROM fleet.make_history_partitions(%s); SELECT * FROM fleet.drop_old_history(); SELECT * FROM fleet.history_partitions()', int4 => 3 ],
 	[ 'SELECT fleet.ride_sums(' . join(', ', ('%s') x 12) . ')', text => 'global-live', @filter, text => 'fail', boolean => 'true' ],
 	[ 'SELECT * FROM fleet.search_local_rides(' . join(', ', ('%s') x 8) . ')', @filter[0 .. 13], int4 => 5 ],
-	[ 'SELECT fleet.note_local_read(%s), fleet.last_read()', text => 'a' ],
+	[ 'SELECT fleet.note_local_read(%s, %s), fleet.last_read()', text => 'a', int4 => 5 ],
 	[ 'SELECT fleet.is_within(%s, %s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)', float8 => 5 ],
 	[ 'SELECT fleet.distance_to(%s, %s)', geography => 'POINT(0 0)', text => 'POINT(1 1)' ],
 	[ 'SELECT fleet.hlc_receive(%s)', 'fleet.hlc' => $stamp ],
