@@ -50,6 +50,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/heap.h"
 #include "base/table.h"
 
 static FleetTable *tables = NULL;
@@ -336,10 +337,8 @@ fleet_base_table_find(FleetOpenTable *open, Snapshot snapshot, int nkey,
 {
 	IndexScanDesc scan = begin_scan(open, fleet_compat_primary_key(open->rel), snapshot,
 									nkey, keys);
-	bool		found = index_getnext_slot(scan, ForwardScanDirection, open->slot);
+	bool		found = fleet_base_heap_next(scan, open->slot);
 
-	if (found)
-		ExecMaterializeSlot(open->slot);
 	rest_scan(open);
 	return found;
 }
@@ -380,7 +379,7 @@ fleet_base_table_find_all(FleetOpenTable *open, Snapshot snapshot, const char *n
 	IndexScanDesc scan = begin_scan(open, relid, snapshot, 1, &key);
 	List	   *rows = NIL;
 
-	while (index_getnext_slot(scan, ForwardScanDirection, open->slot))
+	while (fleet_base_heap_next(scan, open->slot))
 		rows = lappend(rows, ExecCopySlotHeapTuple(open->slot));
 	ExecClearTuple(open->slot);
 	rest_scan(open);
@@ -626,12 +625,11 @@ void
 fleet_base_table_change(FleetOpenTable *open, int n, int *numbers, Datum *values, bool *isnull)
 {
 	TupleDesc	desc = RelationGetDescr(open->rel);
-	HeapTuple	old = ExecCopySlotHeapTuple(open->slot);
+	HeapTuple	old = ExecFetchSlotHeapTuple(open->slot, true, NULL);
 	HeapTuple	new = heap_modify_tuple_by_cols(old, desc, n, numbers, values, isnull);
 
 	fleet_base_table_replace(open, new);
 	heap_freetuple(new);
-	heap_freetuple(old);
 }
 
 /* The same for columns by their names. */
