@@ -94,7 +94,7 @@ SELECT arguments, inlined, called FROM answers WHERE inlined IS DISTINCT FROM ca
 SELECT is_inlined, count(*) AS calls, count(DISTINCT inlined) AS answers, count(*) FILTER (WHERE inlined ~ '^[0-9A-Z]{5} ') AS errors FROM answers GROUP BY is_inlined ORDER BY 1;
 SELECT ride_id FROM fleet.search_rides('local', max_rows => 7);
 
--- Whoever asks what was read last is told, of EXPLAIN too: the planner asks how many rows are wanted.
+-- Whoever asks what was read last is told; EXPLAIN reads nothing.
 SELECT count(*) FROM fleet.search_rides(max_rows => 1, region => 'spare');
 SELECT test.is_inlined('SELECT * FROM fleet.search_rides(''local'', max_rows => 1)');
 SELECT scope, asked, latency_ms IS NULL AS untimed FROM fleet.last_read();

@@ -40,6 +40,10 @@
  * exists that its invalidation was for; the plan would be kept, and find no rides
  * where the call raises an error.
  *
+ * That there was such a read is noted in its LIMIT (last_read.c), which is evaluated
+ * once and before the first row.  The planner evaluates it as well, to know how many rows
+ * are wanted, and that is no read: so it is kept in mind when it is at work.
+ *
  * The call is gone from the plan, so its right to be executed is checked here, and
  * the plan is marked as depending on it, as the planner does for functions that it
  * dissolves by itself.
@@ -61,6 +65,7 @@
 #include "nodes/supportnodes.h"
 #include "nodes/value.h"
 #include "optimizer/planmain.h"
+#include "optimizer/planner.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -89,10 +94,40 @@ enum
 #define LOCAL_ARGUMENTS (1 + SEARCH_NEAR - SEARCH_FIRST_FILTER + 1)
 
 static bool inline_local_reads = true;
+static int	planning = 0;		/* how many planners are at work, one within the other */
+static planner_hook_type next_planner = NULL;
+
+static PlannedStmt *
+plan(Query *query, const char *text, int options, ParamListInfo params)
+{
+	PlannedStmt *planned;
+
+	planning++;
+	PG_TRY();
+	{
+		planned = next_planner != NULL ? next_planner(query, text, options, params) :
+			standard_planner(query, text, options, params);
+	}
+	PG_FINALLY();
+	{
+		planning--;
+	}
+	PG_END_TRY();
+	return planned;
+}
+
+/* Is what is evaluated now evaluated for a plan? */
+bool
+fleet_query_is_planning(void)
+{
+	return planning > 0;
+}
 
 void
 fleet_query_inline_init(void)
 {
+	next_planner = planner_hook;
+	planner_hook = plan;
 	DefineCustomBoolVariable("fleet.inline_local_reads",
 							 "Whether reads of scope local are planned as a part of the statement that calls fleet.search_rides.",
 							 "Turn it off where statements are not prepared: then planning them takes longer than it saves.",

@@ -62,15 +62,14 @@ fleet_query_keep_log(const FleetLastRead *log)
  * not known.
  *
  * It is called in LIMIT, which is evaluated once, before the first row, and costs
- * no node of its own.  The planner calls it too, to know how many rows are wanted:
- * so EXPLAIN of a read is told of like the read itself.
+ * no node of its own.
  */
 Datum
 fleet_query_note_local_read(PG_FUNCTION_ARGS)
 {
 	FleetLastRead log = {.scope = FLEET_SCOPE_LOCAL,.latency_ms = -1};
 
-	if (!PG_ARGISNULL(0))
+	if (!PG_ARGISNULL(0) && !fleet_query_is_planning())
 	{
 		log.asked = list_make1(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 		log.q = fleet_clock_now();

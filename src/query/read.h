@@ -143,6 +143,7 @@ extern void fleet_query_keep_log(const FleetLastRead *log);
 
 /* ---- inline.c ---- */
 extern void fleet_query_inline_init(void);
+extern bool fleet_query_is_planning(void);
 
 /* ---- filter.c ---- */
 extern int	fleet_query_add_value(FleetRead *read, const char *value);
